@@ -1,0 +1,1 @@
+# Nothing yet is installed but what targets install themselves.

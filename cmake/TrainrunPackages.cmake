@@ -1,0 +1,42 @@
+# The libraries trainrun stands on, as imported targets. What is missing is named with the Debian package that has it.
+#
+# A room links only what it uses; libtrainrun.so is linked --as-needed, so an unused one costs no start-up time.
+
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+
+function(trainrun_package target module debian)
+  string(MAKE_C_IDENTIFIER "TRAINRUN_${module}" prefix)
+  pkg_check_modules(${prefix} QUIET IMPORTED_TARGET GLOBAL ${module})
+  if(NOT ${prefix}_FOUND)
+    message(FATAL_ERROR "${module} is missing: apt-get install ${debian} (or run scripts/setup)")
+  endif()
+  add_library(${target} ALIAS PkgConfig::${prefix})
+endfunction()
+
+trainrun_package(jansson::jansson jansson libjansson-dev)
+trainrun_package(isal::isal libisal libisal-dev)
+trainrun_package(crypto::crypto libcrypto libssl-dev)
+trainrun_package(zlib::zlib zlib zlib1g-dev)
+trainrun_package(jpeg::jpeg libjpeg libjpeg-dev)
+trainrun_package(png::png libpng libpng-dev)
+
+# oneDNN and toml++ bring no pkg-config file in Debian (the former not even a CMake package in some releases).
+find_library(TRAINRUN_DNNL_LIBRARY dnnl)
+find_path(TRAINRUN_DNNL_INCLUDE dnnl.h)
+if(NOT TRAINRUN_DNNL_LIBRARY OR NOT TRAINRUN_DNNL_INCLUDE)
+  message(FATAL_ERROR "oneDNN is missing: apt-get install libdnnl-dev (or run scripts/setup)")
+endif()
+add_library(dnnl::dnnl UNKNOWN IMPORTED GLOBAL)
+set_target_properties(dnnl::dnnl PROPERTIES IMPORTED_LOCATION "${TRAINRUN_DNNL_LIBRARY}"
+                                            INTERFACE_INCLUDE_DIRECTORIES "${TRAINRUN_DNNL_INCLUDE}")
+
+find_path(TRAINRUN_TOMLPLUSPLUS_INCLUDE toml++/toml.h)
+if(NOT TRAINRUN_TOMLPLUSPLUS_INCLUDE)
+  message(FATAL_ERROR "toml++ is missing: apt-get install libtomlplusplus-dev (or run scripts/setup)")
+endif()
+add_library(tomlplusplus::headers INTERFACE IMPORTED GLOBAL)
+target_include_directories(tomlplusplus::headers SYSTEM INTERFACE "${TRAINRUN_TOMLPLUSPLUS_INCLUDE}")
+
+# Only the MPI module needs it: without it everything else is built and `make mpi` says what to install.
+find_package(MPI QUIET COMPONENTS C)
