@@ -44,7 +44,12 @@ TR_API void tr_write_u16le(tr_writer *writer, uint16_t value);
 TR_API void tr_write_u32le(tr_writer *writer, uint32_t value);
 TR_API void tr_write_u64le(tr_writer *writer, uint64_t value);
 TR_API void tr_write_bytes(tr_writer *writer, const void *data, size_t bytes);
+/* printf, always with a decimal point whatever the locale. */
 TR_API void tr_write_text(tr_writer *writer, const char *format, ...) TR_PRINTF(2, 3);
+/* A JSON string with its quotes; what is not UTF-8 becomes U+FFFD. */
+TR_API void tr_write_json_string(tr_writer *writer, const char *text);
+/* A JSON number that reads back as the same double, as short as can be; null where it is not finite. */
+TR_API void tr_write_json_real(tr_writer *writer, double value);
 
 /* Numbers as people write them in job files. Whole text must match; false otherwise.
  * "64MiB", "1.5GB", "512" -> bytes (KiB MiB GiB TiB KB MB GB TB B). "500ms", "2s", "5m", "1h" (us, ns, d) -> ns. */
