@@ -3,21 +3,31 @@
 #include "device_module.h"
 
 #include <dlfcn.h>
+#include <limits.h>
+#include <link.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define MODULE_FILE "libtrainrun_cuda.so"
 
-/* The folder of the file that holds this very function: libtrainrun.so, or the program it was linked into. */
-static char *own_folder(const tr_allocator *allocator) {
+/* The file that holds this very function: libtrainrun.so, or the program it was linked into. A program's own name comes
+ * from the kernel, because its argv[0] may say anything. */
+static bool own_file(char path[PATH_MAX]) {
   Dl_info info;
+  struct link_map *map = NULL;
   void *here = NULL;
   const tr_device_module *(*function)(void) = tr_device_cpu_module;
   memcpy(&here, &function, sizeof here);
-  if (dladdr(here, &info) == 0 || info.dli_fname == NULL) return tr_strdup(allocator, ".");
-  const char *slash = strrchr(info.dli_fname, '/');
-  if (slash == NULL) return tr_strdup(allocator, ".");
-  return tr_strndup(allocator, info.dli_fname, slash == info.dli_fname ? 1 : (size_t)(slash - info.dli_fname));
+  const bool found = dladdr1(here, &info, (void **)&map, RTLD_DL_LINKMAP) != 0 && map != NULL && map->l_name != NULL;
+  return realpath(found && map->l_name[0] != '\0' ? map->l_name : "/proc/self/exe", path) != NULL;
+}
+
+static char *own_folder(const tr_allocator *allocator) {
+  char path[PATH_MAX];
+  if (!own_file(path)) return tr_strdup(allocator, "/nowhere");
+  const char *slash = strrchr(path, '/');
+  return tr_strndup(allocator, path, slash == path ? 1 : (size_t)(slash - path));
 }
 
 static tr_status check_module(const tr_device_module *module, const char *path, tr_error *error) {
