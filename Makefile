@@ -1,0 +1,74 @@
+# The front door: each target is a line or two that calls CMake or a script. `make help` lists them.
+BUILD  := build
+JOBS   := $(shell nproc)
+PREFIX ?= /usr/local
+MPICC  ?= mpicc
+B      ?=
+
+CONFIGURE := cmake --preset release
+COMPILE   := cmake --build $(BUILD) -j $(JOBS)
+
+.PHONY: build demo test test-long bench bench-peers cuda mpi install dist lint format clean help
+
+build:
+	@scripts/setup build
+	@$(CONFIGURE) --log-level=WARNING
+	@$(COMPILE)
+
+demo:
+	@scripts/setup demo
+	@scripts/demo
+
+test test-long:
+	@scripts/setup test
+	@$(CONFIGURE) --log-level=WARNING -DTRAINRUN_TESTS=ON
+	@$(COMPILE)
+	@scripts/test --build $(BUILD) $(if $(filter test-long,$@),--long)
+
+bench:
+	@scripts/setup bench
+	@$(CONFIGURE) --log-level=WARNING -DTRAINRUN_BENCH=ON
+	@$(COMPILE)
+	@scripts/bench $(B)
+
+bench-peers:
+	@scripts/setup peers
+	@scripts/bench_peers
+
+cuda:
+	@echo "make cuda: planned, not in this version" >&2; exit 69
+
+mpi:
+	@scripts/setup build
+	@command -v $(MPICC) >/dev/null || { echo "make mpi: no $(MPICC) here; name yours with MPICC=..., or: sudo apt-get install libopenmpi-dev" >&2; exit 69; }
+	@$(CONFIGURE) --log-level=WARNING -U 'MPI_*' -DMPI_C_COMPILER=$(MPICC)
+	@cmake --build $(BUILD) --target trainrun_mpi
+	@echo "$(BUILD)/libtrainrun_mpi.so is built with $(MPICC)"
+
+install: build
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+dist: build
+	@scripts/dist
+
+lint:
+	@scripts/setup lint
+	@$(CONFIGURE) --log-level=WARNING
+	@$(COMPILE)
+	@scripts/lint --build $(BUILD)
+
+format:
+	@scripts/setup lint
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	@rm -rf build build-dev build-asan build-tsan build-coverage
+
+help:
+	@echo "make demo         set up, build, train the main example with two workers on real data"
+	@echo "make test         set up, build, run the tests (make test-long: the long suites whole)"
+	@echo "make build        a release into build/"
+	@echo "make bench        measure against the peers (B=collective for one); make bench-peers installs the Python ones"
+	@echo "make mpi          the MPI module against a site's MPI (MPICC=...)"
+	@echo "make install      PREFIX=$(PREFIX);  make dist: a relocatable tarball"
+	@echo "make lint, make format, make clean"
