@@ -198,6 +198,7 @@ typedef struct tr_bucket_options {
   uint64_t last_bytes;    /* wanted size of the last: it is what stays exposed; 0: as the others */
   uint32_t element_bytes; /* 0: 4 */
 } tr_bucket_options;
+/* buckets may be NULL: then only *count is written. */
 TR_API TR_MUST_USE tr_status tr_bucket_plan(const tr_bucket_options *options, tr_bucket *buckets, size_t capacity,
                                             size_t *count, tr_error *error);
 
