@@ -43,8 +43,8 @@ struct tr_store_request {
   tr_store_verb verb;
   tr_store_priority priority;
   const char *key;
-  uint64_t offset;
-  void *buffer; /* host or pinned memory */
+  uint64_t offset; /* GET: where in the object; PART: where the part begins in the object (parts lie back to back) */
+  void *buffer;    /* host or pinned memory */
   size_t buffer_bytes;
   const void *data;
   size_t data_bytes;
@@ -63,8 +63,9 @@ struct tr_store_request {
   tr_object_info info;
   uint64_t submitted_ns, first_byte_ns, done_ns, throttled_ns, retry_ns;
 
-  /* The store's own. */
+  /* The store's own; zero before the first use. */
   void *private_next;
+  void *private_store;
   uint32_t private_state;
 };
 
@@ -83,8 +84,11 @@ typedef struct tr_list_page {
 typedef struct tr_store_ops {
   size_t struct_bytes;
   const char *name; /* "file", "memory", "s3" */
-  /* Queues; fails only for arguments that can never work. Completion always follows an OK. */
+  /* Queues; fails only for arguments that can never work. Completion always follows an OK: status, error, bytes, info and
+   * times are written, then done(request) is called, which here is never NULL; after it the request is not touched. */
   tr_status (*submit)(void *self, tr_store_request *request, tr_error *error);
+  /* Optional: does the request at once, in the calling thread, and does not call `done`. NULL: submit and wait. */
+  void (*run)(void *self, tr_store_request *request);
   /* Keys that begin with prefix and are greater than `after` (NULL: from the start), at most max_keys (<= 1000). */
   tr_status (*list)(void *self, const char *prefix, const char *after, size_t max_keys, tr_list_page *page,
                     tr_error *error);
@@ -98,12 +102,15 @@ typedef struct tr_store_ops {
   void (*destroy)(void *self); /* waits for what is under way */
 } tr_store_ops;
 
-/* A store of one's own; takes `self` over. */
+/* A store of one's own; takes `self` over (where it fails, `self` stays the caller's). `ops` is copied. */
 TR_API TR_MUST_USE tr_status tr_store_create(const tr_allocator *allocator, const tr_store_ops *ops, void *self,
                                              tr_store **out, tr_error *error);
 TR_API void tr_store_destroy(tr_store *store);
 TR_API const tr_store_ops *tr_store_vtable(const tr_store *store, void **self);
 
+/* Files. Keys have no part that begins with ".tmp-": those names are of puts under way, and of ones that were killed; a
+ * listing leaves them out. Parent folders are made by a put, and a folder that a delete leaves empty goes with it. A
+ * listing follows symbolic links to files, not to folders. Several processes may use one root. */
 typedef struct tr_store_file_options {
   size_t struct_bytes;
   const tr_allocator *allocator;
@@ -146,7 +153,8 @@ TR_API TR_MUST_USE tr_status tr_store_walk(tr_store *store, const char *prefix,
 /* ---- URLs ---------------------------------------------------------------------------------------------------------- */
 
 /* The stores of a job: opens one when a URL first needs it and keeps it. "/abs/path", "rel/path", "file:///abs",
- * "memory://NAME/key" (one store a NAME for the life of the set), "s3://bucket/key" (answers "planned, not in this
+ * "memory://NAME/key" (one store a NAME for the life of the set; local paths are taken as they are written, without
+ * %-decoding, "." and ".." resolved by name), "s3://bucket/key" (answers "planned, not in this
  * version" until it is built). Schemes of one's own can be added. */
 typedef struct tr_stores tr_stores;
 
@@ -164,7 +172,7 @@ TR_API TR_MUST_USE tr_status tr_stores_add_scheme(tr_stores *stores, const char 
                                                   tr_status (*open)(void *self, const char *url, tr_store **store,
                                                                     char key[TR_KEY_BYTES], tr_error *error),
                                                   void *self, tr_error *error);
-/* The store that holds url, and the key in it. The store stays the set's. */
+/* The store that holds url, and the key in it, without a slash at its end ("" for the root). The store stays the set's. */
 TR_API TR_MUST_USE tr_status tr_stores_resolve(tr_stores *stores, const char *url, tr_store **store,
                                                char key[TR_KEY_BYTES], tr_error *error);
 
