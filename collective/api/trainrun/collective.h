@@ -169,8 +169,13 @@ typedef struct tr_beacon {
   uint64_t samples;     /* of the whole job, committed */
   double loss;
   uint32_t pid;
-  uint32_t reserved[3];
+  uint32_t reserved[5];
 } tr_beacon;
+#ifdef __cplusplus
+static_assert(sizeof(tr_beacon) == TR_CACHE_LINE, "a beacon is one cache line");
+#else
+_Static_assert(sizeof(tr_beacon) == TR_CACHE_LINE, "a beacon is one cache line");
+#endif
 /* Sent by the launcher to all ranks of the segment: a tr_stop_reason; taken up by the vote. */
 typedef struct tr_board {
   tr_beacon *beacons; /* local_size of them, by local rank */
