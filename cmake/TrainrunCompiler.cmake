@@ -27,6 +27,14 @@ set(TRAINRUN_COMPILE_OPTIONS -ffp-contract=off -fno-math-errno -fno-trapping-mat
                              -fstack-protector-strong)
 set(TRAINRUN_WARNINGS -Wall -Wextra -Wshadow)
 set(TRAINRUN_WARNINGS_C -Wstrict-prototypes -Wmissing-prototypes)
+# gcc guesses the length of %s: a message that is cut is cut on purpose.
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+  list(APPEND TRAINRUN_WARNINGS -Wno-format-truncation)
+  # Sanitizers' own code confuses it.
+  if(TRAINRUN_SANITIZE)
+    list(APPEND TRAINRUN_WARNINGS -Wno-maybe-uninitialized)
+  endif()
+endif()
 if(TRAINRUN_WERROR)
   list(APPEND TRAINRUN_WARNINGS -Werror)
 endif()
