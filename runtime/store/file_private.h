@@ -1,0 +1,52 @@
+/* What the files of the file store share. */
+#ifndef TRAINRUN_STORE_FILE_PRIVATE_H
+#define TRAINRUN_STORE_FILE_PRIVATE_H
+
+#include <limits.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "store_engine.h"
+
+#define TMP_PREFIX ".tmp-"
+
+typedef struct file_store {
+  const tr_allocator *allocator;
+  const tr_clock *clock;
+  tr_store_engine *engine;
+  char *root; /* absolute, without a slash at its end: "" for "/" */
+  size_t root_bytes;
+  atomic_ullong temporaries; /* numbers for names of files under way */
+} file_store;
+
+/* A file being written: nameless where the file system can do that (so that a kill leaves nothing), else under a
+ * temporary name in the folder of its target. */
+typedef struct new_file {
+  int fd;
+  char path[PATH_MAX]; /* the target */
+  char name[PATH_MAX]; /* the temporary name; "" while nameless */
+} new_file;
+
+tr_status file_path(const file_store *store, const char *key, char path[PATH_MAX], tr_error *error);
+void file_info(const struct stat *stat, tr_object_info *info);
+bool file_is_temporary(const char *name);
+
+/* file_write.c: begin, write at any offset, then either commit (durable and visible, or nothing) or abort. */
+tr_status file_begin(file_store *store, const char *key, new_file *file, tr_error *error);
+tr_status file_write(new_file *file, const void *data, size_t bytes, uint64_t offset, tr_error *error);
+tr_status file_commit(file_store *store, new_file *file, bool if_absent, tr_object_info *info, tr_error *error);
+void file_abort(new_file *file);
+tr_status file_delete(const file_store *store, const char *key, tr_error *error);
+
+/* file_list.c */
+tr_status file_list(void *self, const char *prefix, const char *after, size_t max_keys, tr_list_page *page,
+                    tr_error *error);
+void file_list_free(void *self, tr_list_page *page);
+
+/* file_upload.c */
+tr_status file_upload_begin(void *self, const char *key, void **upload, tr_error *error);
+tr_status file_upload_part(file_store *store, tr_store_request *request, tr_error *error);
+tr_status file_upload_commit(void *self, void *upload, bool if_absent, tr_error *error);
+void file_upload_abort(void *self, void *upload);
+
+#endif
