@@ -68,5 +68,11 @@ TR_API TR_MUST_USE tr_status tr_run_finish(tr_run *run, const tr_run_outcome *ou
 /* summary.json's text after finish (also of a finished run that was opened), or NULL. */
 TR_API const char *tr_run_summary(const tr_run *run);
 
+/* The folder (URL of step-<n>) that a user names as RUN-URL[@latest|@best|@step-N], as an URL of step-<n> itself, or by
+ * the name of a job (its newest run below `config`'s run-dir or checkpoint.url). Writes url[TR_KEY_BYTES]. */
+TR_API TR_MUST_USE tr_status tr_run_find_checkpoint(const tr_allocator *allocator, tr_stores *stores,
+                                                    const tr_config *config, const char *spec, char *url,
+                                                    tr_error *error);
+
 TR_END_C
 #endif
