@@ -5,14 +5,14 @@ PREFIX ?= /usr/local
 MPICC  ?= mpicc
 B      ?=
 
-CONFIGURE := cmake --preset release
+CONFIGURE := cmake --preset release --log-level=WARNING
 COMPILE   := cmake --build $(BUILD) -j $(JOBS)
 
 .PHONY: build demo test test-long bench bench-peers cuda mpi install dist lint format clean help
 
 build:
 	@scripts/setup build
-	@$(CONFIGURE) --log-level=WARNING
+	@$(CONFIGURE) -DTRAINRUN_TESTS=OFF -DTRAINRUN_BENCH=OFF >/dev/null
 	@$(COMPILE)
 
 demo:
@@ -21,13 +21,13 @@ demo:
 
 test test-long:
 	@scripts/setup test
-	@$(CONFIGURE) --log-level=WARNING -DTRAINRUN_TESTS=ON
+	@$(CONFIGURE) -DTRAINRUN_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@scripts/test --build $(BUILD) $(if $(filter test-long,$@),--long)
 
 bench:
 	@scripts/setup bench
-	@$(CONFIGURE) --log-level=WARNING -DTRAINRUN_BENCH=ON
+	@$(CONFIGURE) -DTRAINRUN_BENCH=ON >/dev/null
 	@$(COMPILE)
 	@scripts/bench $(B)
 
@@ -41,7 +41,7 @@ cuda:
 mpi:
 	@scripts/setup build
 	@command -v $(MPICC) >/dev/null || { echo "make mpi: no $(MPICC) here; name yours with MPICC=..., or: sudo apt-get install libopenmpi-dev" >&2; exit 69; }
-	@$(CONFIGURE) --log-level=WARNING -U 'MPI_*' -DMPI_C_COMPILER=$(MPICC)
+	@$(CONFIGURE) -U 'MPI_*' -DMPI_C_COMPILER=$(MPICC) >/dev/null
 	@cmake --build $(BUILD) --target trainrun_mpi
 	@echo "$(BUILD)/libtrainrun_mpi.so is built with $(MPICC)"
 
@@ -53,7 +53,7 @@ dist: build
 
 lint:
 	@scripts/setup lint
-	@$(CONFIGURE) --log-level=WARNING
+	@$(CONFIGURE) -DTRAINRUN_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@scripts/lint --build $(BUILD)
 
