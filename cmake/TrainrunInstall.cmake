@@ -13,6 +13,7 @@ foreach(dir IN LISTS trainrun_api_dirs)
 endforeach()
 
 file(RELATIVE_PATH trainrun_prefix "/prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/prefix/")
+string(REGEX REPLACE "/$" "" trainrun_prefix "${trainrun_prefix}")
 configure_file("${PROJECT_SOURCE_DIR}/cmake/trainrun.pc.in" "${PROJECT_BINARY_DIR}/trainrun.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/trainrun.pc" DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 

@@ -11,9 +11,6 @@ if(NOT trainrun_rooms)
   return()
 endif()
 
-set(CMAKE_BUILD_RPATH_USE_ORIGIN ON)
-set(CMAKE_INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
-
 set(trainrun_map "${PROJECT_SOURCE_DIR}/cmake/libtrainrun.map")
 set(trainrun_objects ${trainrun_rooms})
 list(TRANSFORM trainrun_objects REPLACE "(.+)" "$<TARGET_OBJECTS:\\1>")
@@ -30,7 +27,7 @@ if(NOT TRAINRUN_SANITIZE)
 endif()
 set_target_properties(trainrun_shared PROPERTIES OUTPUT_NAME trainrun SOVERSION ${PROJECT_VERSION_MAJOR}
   VERSION ${PROJECT_VERSION} LINK_DEPENDS "${trainrun_map}" LINKER_LANGUAGE CXX
-  LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}" INSTALL_RPATH "$ORIGIN")
+  LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}")
 foreach(dir IN LISTS trainrun_api_dirs)
   target_include_directories(trainrun_shared INTERFACE "$<BUILD_INTERFACE:${dir}>")
 endforeach()

@@ -45,16 +45,23 @@ function(trainrun_module name)
   trainrun_defaults(${target})
   target_include_directories(${target} PRIVATE ${arg_INCLUDES})
   target_link_libraries(${target} PRIVATE ${arg_LIBRARIES})
-  set_target_properties(${target} PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}")
+  set_target_properties(${target} PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}"
+                        BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH_USE_LINK_PATH ON)
   install(TARGETS ${target} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endfunction()
 
 # trainrun_program(NAME FOLDER folder SOURCES file... [LIBRARIES target...]): an executable in build/FOLDER, linked to
-# libtrainrun.so as a user's program is.
+# libtrainrun.so as a user's program is. It finds the library from where it stands, in the build as when installed: one
+# path for both, since CMake would pad two of unequal length with empty entries, which mean the working directory.
 function(trainrun_program name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "FOLDER" "SOURCES;LIBRARIES")
   add_executable(${name} ${arg_SOURCES})
   trainrun_defaults(${name})
   target_link_libraries(${name} PRIVATE trainrun ${arg_LIBRARIES} Threads::Threads m)
-  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/${arg_FOLDER}")
+  set(built "$ORIGIN/..")
+  if(arg_FOLDER STREQUAL ".")
+    set(built "$ORIGIN")
+  endif()
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/${arg_FOLDER}"
+                        BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH "${built};$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 endfunction()
