@@ -4,8 +4,8 @@
  * half-open range of its *outputs* (rows, columns, tiles), and the pool splits at boundaries that depend on shapes alone.
  *
  * Bits: a result is a pure function of inputs, shapes and ISA class; never of the range it was computed in (for the
- * ranges' rules see each group), of alignment, of a thread or of a run. Elementwise kernels, optimizers and sums of
- * squares give the same bits in every class; reductions, GEMM and convolution may differ between classes, never within.
+ * ranges' rules see each group), of alignment, of a thread or of a run. GEMM and convolution may differ between classes;
+ * everything in tr_kernels has the same bits in AVX2 and AVX-512, and those of the naive twins are close.
  *
  * Layouts: activations of images are [rows][h][w][c], convolution weights [oc][kh][kw][ic], linear weights [out][in];
  * everything fp32 and dense. Pointers need the alignment of their type only; 64 bytes is faster. Outputs never alias
