@@ -25,6 +25,7 @@ typedef struct new_file {
   int fd;
   char path[PATH_MAX]; /* the target */
   char name[PATH_MAX]; /* the temporary name; "" while nameless */
+  size_t made_bytes;   /* of the shallowest folder that was made on the way, as a length of path; 0: none */
 } new_file;
 
 tr_status file_path(const file_store *store, const char *key, char path[PATH_MAX], tr_error *error);

@@ -11,14 +11,20 @@
 
 #include "file_private.h"
 
-enum { NAME_ATTEMPTS = 1000, FOLDER_ATTEMPTS = 16, CALL_BYTES = 1 << 30 };
+enum { NAME_ATTEMPTS = 1000, FOLDER_ATTEMPTS = 100, CALL_BYTES = 1 << 30 };
+
+/* Whether a call may have failed because its folder was being removed: worth making the folder again. Overlay and network
+ * file systems say it in other words than ENOENT. */
+static bool folder_vanished(int code) { return code == ENOENT || code == ESTALE || code == EPERM; }
 
 static tr_status fail(tr_error *error, int code, const char *what, const char *path) {
   return tr_fail_errno(error, tr_status_from_errno(code), code, "%s %s", what, path);
 }
 
+/* A folder that is gone holds nothing to be made durable: another process deleted what was in it. */
 static tr_status sync_folder(const char *folder, tr_error *error) {
   const int fd = open(folder[0] != '\0' ? folder : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0 && errno == ENOENT) return TR_OK;
   if (fd < 0) return fail(error, errno, "opening the folder", folder);
   /* Some file systems cannot sync a folder and say EINVAL; they have nothing more to promise. */
   const int code = fsync(fd) == 0 || errno == EINVAL ? 0 : errno;
@@ -38,22 +44,40 @@ static bool is_folder(const char *path) {
   return stat(path, &found) == 0 && S_ISDIR(found.st_mode);
 }
 
-/* mkdir -p, each new folder made durable in its parent. `path` is absolute. */
-static tr_status make_folders(const char *path, tr_error *error) {
-  char prefix[PATH_MAX], parent[PATH_MAX];
-  for (const char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
-    const size_t length = slash != NULL ? (size_t)(slash - path) : strlen(path);
-    memcpy(prefix, path, length);
+/* mkdir -p of the target's folder. Nothing is synced yet: the commit does it, when the folders can no longer vanish. */
+static tr_status make_folders(new_file *file, const char *folder, tr_error *error) {
+  char prefix[PATH_MAX];
+  for (const char *slash = strchr(folder + 1, '/');; slash = strchr(slash + 1, '/')) {
+    const size_t length = slash != NULL ? (size_t)(slash - folder) : strlen(folder);
+    memcpy(prefix, folder, length);
     prefix[length] = '\0';
     if (mkdir(prefix, 0777) == 0) {
-      parent_of(prefix, parent);
-      TR_TRY(sync_folder(parent, error));
-    } else if (errno != EEXIST || !is_folder(prefix)) {
+      if (file->made_bytes == 0 || length < file->made_bytes) file->made_bytes = length;
+    } else {
       const int code = errno;
-      if (!is_folder(prefix)) return fail(error, code == EEXIST ? ENOTDIR : code, "making the folder", prefix);
+      /* ENOENT: a folder above was removed meanwhile; the caller begins again. */
+      if (code == ENOENT) return TR_OK;
+      if (!is_folder(prefix)) {
+        if (code == EEXIST && access(prefix, F_OK) != 0) return TR_OK; /* removed meanwhile */
+        return fail(error, code == EEXIST ? ENOTDIR : code, "making the folder", prefix);
+      }
     }
     if (slash == NULL) return TR_OK;
   }
+}
+
+/* The folder of the target, and the parents of those that were made for it. */
+static tr_status sync_folders(const new_file *file, const char *folder, tr_error *error) {
+  TR_TRY(sync_folder(folder, error));
+  if (file->made_bytes == 0) return TR_OK;
+  char path[PATH_MAX], parent[PATH_MAX];
+  memcpy(path, folder, strlen(folder) + 1);
+  while (strlen(path) >= file->made_bytes) {
+    parent_of(path, parent);
+    TR_TRY(sync_folder(parent, error));
+    memcpy(path, parent, sizeof path);
+  }
+  return TR_OK;
 }
 
 /* Opens a new file under a temporary name; -1 and errno where it cannot. With `source` >= 0 gives that nameless file the
@@ -99,14 +123,16 @@ tr_status file_begin(file_store *store, const char *key, new_file *file, tr_erro
   TR_TRY(file_path(store, key, file->path, error));
   char folder[PATH_MAX];
   parent_of(file->path, folder);
+  file->made_bytes = 0;
+  int code = ENOENT;
   /* A folder may be emptied and removed by someone else between its making and the opening of a file in it. */
-  for (int attempt = 0; attempt < FOLDER_ATTEMPTS; attempt++) {
+  for (int attempt = 0; attempt < FOLDER_ATTEMPTS && folder_vanished(code); attempt++) {
+    if (attempt > 0) TR_TRY(make_folders(file, folder, error));
     file->fd = open_new(store, folder, file);
     if (file->fd >= 0) return TR_OK;
-    if (errno != ENOENT) break;
-    TR_TRY(make_folders(folder, error));
+    code = errno;
   }
-  return fail(error, errno, "creating", file->path);
+  return fail(error, code, "creating", file->path);
 }
 
 tr_status file_write(new_file *file, const void *data, size_t bytes, uint64_t offset, tr_error *error) {
@@ -142,7 +168,8 @@ static int publish_if_absent(new_file *file) {
   return link(file->name, file->path) == 0 ? 0 : errno;
 }
 
-static int publish(file_store *store, const char *folder, new_file *file) {
+/* 0 or errno. */
+static int publish_over(file_store *store, const char *folder, new_file *file) {
   if (file->name[0] == '\0' && name_file(store, folder, file->fd, file->name) < 0) {
     const int code = errno;
     file->name[0] = '\0';
@@ -153,6 +180,18 @@ static int publish(file_store *store, const char *folder, new_file *file) {
   return 0;
 }
 
+static tr_status publish(file_store *store, const char *folder, new_file *file, bool if_absent, tr_error *error) {
+  int code = ENOENT;
+  /* A nameless file does not keep its folder from being removed by a delete: then the folder is made again. */
+  for (int attempt = 0; attempt < FOLDER_ATTEMPTS && folder_vanished(code); attempt++) {
+    if (attempt > 0) TR_TRY(make_folders(file, folder, error));
+    code = if_absent ? publish_if_absent(file) : publish_over(store, folder, file);
+  }
+  if (code == EEXIST) return tr_fail(error, TR_ERR_EXISTS, "%s is already there", file->path);
+  if (code != 0) return fail(error, code, "giving the new file its name,", file->path);
+  return TR_OK;
+}
+
 tr_status file_commit(file_store *store, new_file *file, bool if_absent, tr_object_info *info, tr_error *error) {
   char folder[PATH_MAX];
   parent_of(file->path, folder);
@@ -160,16 +199,11 @@ tr_status file_commit(file_store *store, new_file *file, bool if_absent, tr_obje
   struct stat written;
   if (fsync(file->fd) != 0) {
     status = fail(error, errno, "fsync of", file->path);
-  } else {
-    int code = if_absent ? publish_if_absent(file) : publish(store, folder, file);
-    if (code == 0 && fstat(file->fd, &written) != 0) code = errno;
-    if (code == EEXIST) {
-      status = tr_fail(error, TR_ERR_EXISTS, "%s is already there", file->path);
-    } else if (code != 0) {
-      status = fail(error, code, "giving the new file its name,", file->path);
-    }
+  } else if (fstat(file->fd, &written) != 0) {
+    status = fail(error, errno, "fstat of", file->path);
   }
-  if (status == TR_OK) status = sync_folder(folder, error);
+  if (status == TR_OK) status = publish(store, folder, file, if_absent, error);
+  if (status == TR_OK) status = sync_folders(file, folder, error);
   file_abort(file);
   if (status == TR_OK && info != NULL) file_info(&written, info);
   return status;

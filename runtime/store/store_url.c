@@ -151,10 +151,11 @@ const char *tr_url_join(tr_arena *arena, const char *base, const char *path) {
   while (path[0] == '/') path++;
   if (path[0] == '\0') return tr_arena_strdup(arena, base);
   if (base_bytes == 0) return tr_arena_strdup(arena, path);
-  /* The slashes of "memory://" and of the root itself are not separators to be dropped. */
-  while (base_bytes > 1 && base[base_bytes - 1] == '/' && base[base_bytes - 2] != '/' && base[base_bytes - 2] != ':') {
-    base_bytes--;
-  }
+  /* The slashes of "memory://" and that of the root itself are no separators to be dropped. */
+  const char *scheme = strstr(base, "://");
+  size_t kept = scheme != NULL ? (size_t)(scheme - base) + 3 : 0;
+  if (base[kept] == '/') kept++;
+  while (base_bytes > kept && base[base_bytes - 1] == '/') base_bytes--;
   const char *slash = base[base_bytes - 1] == '/' ? "" : "/";
   return tr_arena_printf(arena, "%.*s%s%s", (int)base_bytes, base, slash, path);
 }
