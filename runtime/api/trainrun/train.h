@@ -65,9 +65,10 @@ TR_API const tr_clock *tr_session_clock(const tr_session *session);
 TR_API const tr_allocator *tr_session_allocator(const tr_session *session);
 TR_API const tr_config *tr_session_config(const tr_session *session);
 TR_API uint64_t tr_session_seed(const tr_session *session);
-/* Of this run: <checkpoint_url>, and the step to resume (-1: none). */
-TR_API const char *tr_session_checkpoint_url(const tr_session *session);
-TR_API int64_t tr_session_resume_step(const tr_session *session);
+/* Of this run: the checkpoints' URL, and the step to resume (-1: none). Collective the first time, since without a
+ * launcher rank 0 opens the run then. */
+TR_API TR_MUST_USE tr_status tr_session_checkpoint(tr_session *session, const char **url, int64_t *resume_step,
+                                                   tr_error *error);
 
 /* Declared [params]; a name that was not declared asserts. */
 TR_API int64_t tr_session_param_integer(const tr_session *session, const char *name);
@@ -76,8 +77,8 @@ TR_API bool tr_session_param_boolean(const tr_session *session, const char *name
 TR_API const char *tr_session_param_text(const tr_session *session, const char *name);
 
 /* The job's data.train or data.valid as a data set and a loader cut for this rank, for loops of one's own. `set` is
- * "train", "valid" or "valid.NAME". TR_ERR_NOT_FOUND where the job names none. The loader comes without an epoch limit
- * where cursor is given (NULL: the start). Close the loader, then the data set. */
+ * "train", "valid" or "valid.NAME". TR_ERR_NOT_FOUND where the job names none. The loader of "train" never ends, the others
+ * end after one epoch; cursor NULL: from the start. Close the loader, then the data set. */
 TR_API TR_MUST_USE tr_status tr_session_open_dataset(tr_session *session, const char *set, tr_dataset **out,
                                                      tr_error *error);
 TR_API TR_MUST_USE tr_status tr_session_open_loader(tr_session *session, const char *set, tr_dataset *dataset,
@@ -86,7 +87,8 @@ TR_API TR_MUST_USE tr_status tr_session_open_loader(tr_session *session, const c
 TR_API tr_exchange tr_session_exchange(tr_session *session);
 TR_API tr_ckpt_exchange tr_session_ckpt_exchange(tr_session *session);
 
-/* A metric of one's own for metrics.jsonl and the terminal (rank 0's is kept); members is JSON without braces. */
+/* A metric of one's own for metrics.jsonl and the terminal (rank 0's is kept); members is JSON without braces. Without a
+ * launcher the run must be known (tr_session_checkpoint opens it), else nothing is written. */
 TR_API void tr_session_report(tr_session *session, uint64_t step, const char *members);
 
 /* ---- Trainer ------------------------------------------------------------------------------------------------------- */
