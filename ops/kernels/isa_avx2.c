@@ -1,5 +1,6 @@
 /* The kernels for AVX2: the bodies, compiled for it whatever the compiler's flags. Called only where tr_isa_detect()
  * found it. */
+#if defined(__x86_64__)
 #include <math.h>
 #include <string.h>
 
@@ -20,14 +21,19 @@
 #define TR_SIMD_NAME(name) name##_avx2
 #include "simd.h"
 
+#include "math.inc"
+#include "elementwise.inc"
+#include "rows.inc"
+#include "pool.inc"
 #include "gemm.inc"
 #include "conv_winograd.inc"
 #include "conv_sparse.inc"
 #include "conv_small.inc"
-#include "conv_table.inc"
+#include "tables.inc"
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options
+#endif
 #endif

@@ -10,6 +10,7 @@
 #define TRAINRUN_OPS_SIMD_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -65,7 +66,7 @@ TR_INLINE vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 TR_INLINE vf vf_round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 TR_INLINE vm vf_gt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 TR_INLINE vm vf_lt(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
-TR_INLINE vm vf_isnan(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+TR_INLINE vm vf_eq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 TR_INLINE vf vf_select(vm m, vf yes, vf no) { return _mm512_mask_blend_ps(m, no, yes); }
 TR_INLINE vi vi_set(int32_t a) { return _mm512_set1_epi32(a); }
 TR_INLINE vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
@@ -86,6 +87,16 @@ TR_INLINE vm vi_ltu(vi a, vi b) { return _mm512_cmplt_epu32_mask(a, b); }
 TR_INLINE vi vf_to_int(vf a) { return _mm512_cvtps_epi32(a); }
 TR_INLINE vf vi_as_float(vi a) { return _mm512_castsi512_ps(a); }
 TR_INLINE vi vf_as_int(vf a) { return _mm512_castps_si512(a); }
+TR_INLINE vf vf_abs(vf a) { return _mm512_and_ps(a, _mm512_castsi512_ps(_mm512_set1_epi32(INT32_MAX))); }
+/* a with the sign of b. */
+TR_INLINE vf vf_copysign(vf a, vf b) {
+  const __m512 sign = _mm512_castsi512_ps(_mm512_set1_epi32(INT32_MIN));
+  return _mm512_or_ps(_mm512_andnot_ps(sign, a), _mm512_and_ps(sign, b));
+}
+/* 16 bytes as floats, and small whole numbers as bytes. */
+TR_INLINE void vf_store_u8(uint8_t *p, vf a) {
+  _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
+}
 TR_INLINE vf vf_from_u8(const uint8_t *p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
@@ -182,8 +193,8 @@ TR_INLINE vm vf_gt(vf a, vf b) {
   return (vm){_mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ)};
 }
 TR_INLINE vm vf_lt(vf a, vf b) { return vf_gt(b, a); }
-TR_INLINE vm vf_isnan(vf a) {
-  return (vm){_mm256_cmp_ps(a.lo, a.lo, _CMP_UNORD_Q), _mm256_cmp_ps(a.hi, a.hi, _CMP_UNORD_Q)};
+TR_INLINE vm vf_eq(vf a, vf b) {
+  return (vm){_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ)};
 }
 TR_INLINE vf vf_select(vm m, vf yes, vf no) {
   return (vf){_mm256_blendv_ps(no.lo, yes.lo, m.lo), _mm256_blendv_ps(no.hi, yes.hi, m.hi)};
@@ -214,6 +225,19 @@ TR_INLINE vm vi_ltu(vi a, vi b) {
 TR_INLINE vi vf_to_int(vf a) { return (vi){_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
 TR_INLINE vf vi_as_float(vi a) { return (vf){_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }
 TR_INLINE vi vf_as_int(vf a) { return (vi){_mm256_castps_si256(a.lo), _mm256_castps_si256(a.hi)}; }
+TR_INLINE vf vf_abs(vf a) {
+  const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(INT32_MAX));
+  return (vf){_mm256_and_ps(a.lo, mask), _mm256_and_ps(a.hi, mask)};
+}
+TR_INLINE vf vf_copysign(vf a, vf b) {
+  const __m256 sign = _mm256_castsi256_ps(_mm256_set1_epi32(INT32_MIN));
+  return (vf){_mm256_or_ps(_mm256_andnot_ps(sign, a.lo), _mm256_and_ps(sign, b.lo)),
+              _mm256_or_ps(_mm256_andnot_ps(sign, a.hi), _mm256_and_ps(sign, b.hi))};
+}
+TR_INLINE void vf_store_u8(uint8_t *p, vf a) {
+  nf_store_u8(p, a.lo);
+  nf_store_u8(p + 8, a.hi);
+}
 TR_INLINE vf vf_from_u8(const uint8_t *p) {
   const __m128i bytes = _mm_loadu_si128((const __m128i *)p);
   return (vf){_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
@@ -247,6 +271,21 @@ TR_INLINE void vd_store(double *p, vd a) {
 }
 
 #endif
+
+/* Element i of an array of which `left` elements remain from there: 16 of them, or the tail. */
+TR_INLINE vf vf_get(const float *p, size_t i, size_t left) {
+  return left >= 16 ? vf_load(p + i) : vf_load_n(p + i, left);
+}
+TR_INLINE void vf_put(float *p, size_t i, size_t left, vf a) {
+  if (left >= 16)
+    vf_store(p + i, a);
+  else
+    vf_store_n(p + i, a, left);
+}
+/* p (+)= a */
+TR_INLINE void vf_out(float *p, size_t i, size_t left, vf a, bool add) {
+  vf_put(p, i, left, add ? vf_add(vf_get(p, i, left), a) : a);
+}
 
 /* The sum of 16 lanes as one fixed tree: lanes i and i + 8, then i + 4, i + 2, i + 1. */
 TR_INLINE float vf_sum(vf a) {
