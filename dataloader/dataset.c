@@ -1,0 +1,297 @@
+/* A data set: opens it through its format, then maps sample ids to shards and reads. */
+#include "dataset.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agree.h"
+#include "files.h"
+
+enum { URLS_MAX = 1000000, PROBE_BYTES = 512 };
+
+/* ---- Small services for the formats -------------------------------------------------------------------------------- */
+
+const char *dl_url_name(const char *url) {
+  const char *slash = strrchr(url, '/');
+  return slash != NULL && slash[1] != '\0' ? slash + 1 : url;
+}
+
+void dl_scratch_init(dl_scratch *scratch, const tr_allocator *allocator, const tr_clock *clock) {
+  *scratch = (dl_scratch){.allocator = allocator, .clock = clock};
+}
+
+void dl_scratch_fini(dl_scratch *scratch) {
+  tr_free(scratch->allocator, scratch->bytes);
+  scratch->bytes = NULL;
+  scratch->capacity = 0;
+}
+
+tr_status dl_scratch_reserve(dl_scratch *scratch, size_t bytes, tr_error *error) {
+  if (bytes <= scratch->capacity) return TR_OK;
+  tr_free(scratch->allocator, scratch->bytes);
+  scratch->capacity = 0;
+  const size_t rounded = bytes + bytes / 4 + 4096;
+  scratch->bytes = tr_alloc(scratch->allocator, rounded);
+  if (scratch->bytes == NULL) return tr_fail_memory(error, "a sample", rounded);
+  scratch->capacity = rounded;
+  return TR_OK;
+}
+
+tr_status dl_dataset_add_field(tr_dataset *dataset, const char *name, const char *source, tr_error *error) {
+  if (dataset->field_count == TR_FIELDS_MAX) {
+    return tr_fail(error, TR_ERR_CONFIG,
+                   "data: more than %d fields; name the ones that are wanted in data.fields and join columns as "
+                   "\"a,b,c\"", TR_FIELDS_MAX);
+  }
+  const size_t length = strlen(name);
+  if (length == 0 || length >= TR_FIELD_NAME_BYTES) {
+    return tr_fail(error, TR_ERR_CONFIG, "data: a field's name has 1 to %d characters, not '%.80s'",
+                   TR_FIELD_NAME_BYTES - 1, name);
+  }
+  for (size_t i = 0; i < dataset->field_count; i++) {
+    if (strcmp(dataset->fields[i].name, name) == 0) {
+      return tr_fail(error, TR_ERR_CONFIG, "data: two fields are named '%s'", name);
+    }
+  }
+  tr_field *field = &dataset->fields[dataset->field_count];
+  *field = (tr_field){0};
+  memcpy(field->name, name, length + 1);
+  dataset->sources[dataset->field_count] = tr_arena_strdup(dataset->arena, source);
+  if (dataset->sources[dataset->field_count] == NULL) return tr_fail_memory(error, "a field", strlen(source) + 1);
+  dataset->field_count++;
+  return TR_OK;
+}
+
+tr_status dl_field_finish(tr_field *field, tr_error *error) {
+  uint64_t bytes = tr_dtype_bytes(field->dtype);
+  for (uint32_t i = 0; i < field->ndim; i++) {
+    if (field->shape[i] < 1 || __builtin_mul_overflow(bytes, (uint64_t)field->shape[i], &bytes) ||
+        bytes > DL_FIELD_BYTES_MAX) {
+      return tr_fail(error, TR_ERR_CORRUPT, "field '%s': a sample of no or of more than 1 GiB", field->name);
+    }
+  }
+  field->bytes = (size_t)bytes;
+  return TR_OK;
+}
+
+static tr_status add_blocks(tr_dataset *dataset, tr_error *error) {
+  uint64_t count = 0;
+  for (size_t i = 0; i < dataset->shard_count; i++) {
+    const uint64_t samples = dataset->shard_first[i + 1] - dataset->shard_first[i];
+    count += samples / DL_BLOCK_SAMPLES + (samples % DL_BLOCK_SAMPLES != 0);
+  }
+  dataset->block_samples = tr_arena_alloc(dataset->arena, count * sizeof(uint64_t));
+  if (dataset->block_samples == NULL) return tr_fail_memory(error, "the list of blocks", count * sizeof(uint64_t));
+  for (size_t i = 0; i < dataset->shard_count; i++) {
+    uint64_t left = dataset->shard_first[i + 1] - dataset->shard_first[i];
+    for (; left > 0; left -= dataset->block_samples[dataset->block_count++]) {
+      dataset->block_samples[dataset->block_count] = left < DL_BLOCK_SAMPLES ? left : DL_BLOCK_SAMPLES;
+    }
+  }
+  return TR_OK;
+}
+
+tr_status dl_dataset_set_shards(tr_dataset *dataset, tr_error *error) {
+  dataset->shard_count = dataset->file_count / dataset->files_per_shard;
+  const size_t bytes = (dataset->shard_count + 1) * sizeof(uint64_t);
+  dataset->shard_first = tr_arena_alloc(dataset->arena, bytes);
+  if (dataset->shard_first == NULL) return tr_fail_memory(error, "the list of shards", bytes);
+  for (size_t i = 0; i < dataset->shard_count; i++) {
+    const uint64_t samples = dataset->files[i * dataset->files_per_shard].samples;
+    if (__builtin_add_overflow(dataset->shard_first[i], samples, &dataset->shard_first[i + 1]) ||
+        dataset->shard_first[i + 1] > INT64_MAX) {
+      return tr_fail(error, TR_ERR_CORRUPT, "data: more than 2^63 samples");
+    }
+  }
+  return add_blocks(dataset, error);
+}
+
+/* ---- Opening ------------------------------------------------------------------------------------------------------- */
+
+static tr_status add_url(tr_dataset *dataset, size_t *capacity, const char *url, tr_error *error) {
+  const char *const *expanded;
+  size_t count;
+  TR_TRY(tr_url_expand(dataset->arena, url, &expanded, &count, error));
+  if (count > URLS_MAX - dataset->url_count) return tr_fail(error, TR_ERR_CONFIG, "data: more than %d shards", URLS_MAX);
+  TR_TRY(tr_reserve(dataset->allocator, (void **)&dataset->urls, capacity, dataset->url_count + count,
+                    sizeof *dataset->urls, error));
+  for (size_t i = 0; i < count; i++) dataset->urls[dataset->url_count++] = expanded[i];
+  return TR_OK;
+}
+
+static tr_status take_options(tr_dataset *dataset, const tr_dataset_options *options, tr_error *error) {
+  size_t capacity = 0;
+  for (size_t i = 0; i < options->url_count; i++) TR_TRY(add_url(dataset, &capacity, options->urls[i], error));
+  if (dataset->url_count == 0) return tr_fail(error, TR_ERR_CONFIG, "data: no URL");
+  if (options->index_folder != NULL) {
+    dataset->index_folder = tr_arena_strdup(dataset->arena, options->index_folder);
+    if (dataset->index_folder == NULL) return tr_fail_memory(error, "a URL", strlen(options->index_folder));
+  }
+  for (size_t i = 0; i < options->field_count; i++) {
+    const char *source = options->fields[i].source;
+    TR_TRY(dl_dataset_add_field(dataset, options->fields[i].name, source != NULL ? source : "", error));
+  }
+  return TR_OK;
+}
+
+static bool ends_with(const char *text, const char *tail) {
+  const size_t length = strlen(text), tail_length = strlen(tail);
+  return length >= tail_length && strcmp(text + length - tail_length, tail) == 0;
+}
+
+/* What the bytes at the beginning say, where the name says nothing. */
+static tr_status format_by_magic(tr_dataset *dataset, const char *url, const dl_format **format, tr_error *error) {
+  tr_store *store;
+  char key[TR_KEY_BYTES];
+  uint8_t head[PROBE_BYTES] = {0};
+  size_t bytes = 0;
+  TR_TRY(tr_stores_resolve(dataset->stores, url, &store, key, error));
+  const tr_status status = tr_store_get(store, key, 0, head, sizeof head, &bytes, error);
+  if (status == TR_ERR_NOT_FOUND) {
+    /* A prefix, as idx has: whether its files are there shows when they are opened. */
+    *format = &dl_format_idx;
+    return TR_OK;
+  }
+  if (status != TR_OK) return tr_error_context(error, status, "data %s", url);
+  if (memcmp(head + 257, "ustar", 5) == 0) {
+    return tr_fail(error, TR_ERR_UNSUPPORTED, "data %s: WebDataset is not built yet", url);
+  }
+  return tr_fail(error, TR_ERR_CONFIG,
+                 "data %s: cannot tell its format from its name or its first bytes; set data.format to one of "
+                 "webdataset, idx, csv", url);
+}
+
+static tr_status choose_format(tr_dataset *dataset, const char *name, const dl_format **format, tr_error *error) {
+  static const dl_format *const formats[] = {&dl_format_idx};
+  static const char *const planned[] = {"mds", "tokens", "parquet"};
+  const char *url = dataset->urls[0];
+  if (name != NULL && strcmp(name, "auto") != 0) {
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+      if (strcmp(formats[i]->name, name) != 0) continue;
+      *format = formats[i];
+      return TR_OK;
+    }
+    for (size_t i = 0; i < sizeof planned / sizeof *planned; i++) {
+      if (strcmp(planned[i], name) == 0) {
+        return tr_fail(error, TR_ERR_UNSUPPORTED, "data format '%s': planned, not in this version", name);
+      }
+    }
+    return tr_fail(error, TR_ERR_CONFIG, "data format '%s' is unknown; there are auto, webdataset, idx, csv", name);
+  }
+  if (ends_with(url, ".tar")) {
+    return tr_fail(error, TR_ERR_UNSUPPORTED, "data %s: WebDataset is not built yet", url);
+  } else if (ends_with(url, ".csv") || ends_with(url, ".csv.gz")) {
+    return tr_fail(error, TR_ERR_UNSUPPORTED, "data %s: CSV is not built yet", url);
+  } else if (ends_with(url, "-ubyte") || ends_with(url, "-ubyte.gz")) {
+    *format = &dl_format_idx;
+  } else {
+    return format_by_magic(dataset, url, format, error);
+  }
+  return TR_OK;
+}
+
+static tr_status prepare(tr_dataset *dataset, const tr_dataset_options *options, tr_error *error) {
+  TR_TRY(tr_arena_create(dataset->allocator, 16 << 10, &dataset->arena, error));
+  TR_TRY(take_options(dataset, options, error));
+  return choose_format(dataset, options->format, &dataset->format, error);
+}
+
+tr_status tr_dataset_open(const tr_dataset_options *options, tr_dataset **out, tr_error *error) {
+  if (options->struct_bytes != sizeof *options || options->stores == NULL) {
+    return tr_fail(error, TR_ERR_INVALID, "data set: the options are of another version of trainrun or incomplete");
+  }
+  tr_error local;
+  if (error == NULL) error = &local;
+  tr_status status = TR_OK;
+  tr_dataset *dataset = tr_calloc(options->allocator, 1, sizeof *dataset);
+  if (dataset == NULL) {
+    status = tr_fail_memory(error, "a data set", sizeof *dataset);
+  } else {
+    dataset->allocator = options->allocator;
+    dataset->clock = options->clock;
+    dataset->log = options->log;
+    dataset->stores = options->stores;
+    dataset->exchange = options->exchange;
+    status = prepare(dataset, options, error);
+  }
+  status = dl_agree(options->exchange, status, error);
+  if (status == TR_OK) status = dataset->format->open(dataset, error);
+  if (status == TR_OK && tr_dataset_size(dataset) == 0) {
+    status = tr_fail(error, TR_ERR_CORRUPT, "data %s: holds no samples", dataset->urls[0]);
+  }
+  if (status != TR_OK) {
+    tr_dataset_close(dataset);
+    return status;
+  }
+  dataset->exchange = NULL;
+  *out = dataset;
+  return TR_OK;
+}
+
+void tr_dataset_close(tr_dataset *dataset) {
+  if (dataset == NULL) return;
+  if (dataset->format != NULL) dataset->format->close(dataset);
+  tr_free(dataset->allocator, dataset->urls);
+  tr_arena_destroy(dataset->arena);
+  tr_free(dataset->allocator, dataset);
+}
+
+/* ---- Asking -------------------------------------------------------------------------------------------------------- */
+
+uint64_t tr_dataset_size(const tr_dataset *dataset) {
+  return dataset->shard_first != NULL ? dataset->shard_first[dataset->shard_count] : 0;
+}
+
+size_t tr_dataset_fields(const tr_dataset *dataset, const tr_field **fields) {
+  *fields = dataset->fields;
+  return dataset->field_count;
+}
+
+const char *tr_dataset_format(const tr_dataset *dataset) { return dataset->format->name; }
+
+size_t tr_dataset_blocks(const tr_dataset *dataset, const uint64_t **block_samples) {
+  *block_samples = dataset->block_samples;
+  return dataset->block_count;
+}
+
+/* The last shard that begins at or before id. */
+static size_t shard_of(const tr_dataset *dataset, uint64_t id) {
+  size_t low = 0, high = dataset->shard_count;
+  while (high - low > 1) {
+    const size_t middle = low + (high - low) / 2;
+    if (dataset->shard_first[middle] <= id) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+void tr_dataset_sample_name(const tr_dataset *dataset, uint64_t id, char *text, size_t text_bytes) {
+  if (text_bytes == 0) return;
+  if (id >= tr_dataset_size(dataset)) {
+    snprintf(text, text_bytes, "no sample %llu", (unsigned long long)id);
+    return;
+  }
+  const size_t shard = shard_of(dataset, id);
+  dataset->format->name_sample(dataset, shard, id - dataset->shard_first[shard], text, text_bytes);
+}
+
+tr_status dl_dataset_read(const tr_dataset *dataset, uint64_t id, void *const *to, dl_scratch *scratch,
+                          tr_error *error) {
+  if (id >= tr_dataset_size(dataset)) {
+    return tr_fail(error, TR_ERR_INVALID, "data set: there is no sample %llu, only %llu", (unsigned long long)id,
+                   (unsigned long long)tr_dataset_size(dataset));
+  }
+  const size_t shard = shard_of(dataset, id);
+  return dataset->format->read(dataset, shard, id - dataset->shard_first[shard], to, scratch, error);
+}
+
+tr_status tr_dataset_read(tr_dataset *dataset, uint64_t id, void *const *to, tr_error *error) {
+  dl_scratch scratch;
+  dl_scratch_init(&scratch, dataset->allocator, dataset->clock);
+  const tr_status status = dl_dataset_read(dataset, id, to, &scratch, error);
+  dl_scratch_fini(&scratch);
+  return status;
+}

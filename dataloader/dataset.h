@@ -1,0 +1,90 @@
+/* What the files of this room share about a data set: its files, its fields, and the table a format fills.
+ *
+ * A data set is opened by one thread and then only read, by any number of threads. Opening is collective where there is
+ * a tr_exchange: every phase that can fail on one rank alone ends in dl_agree, so that all ranks go on or all fail. */
+#ifndef TRAINRUN_DATALOADER_DATASET_H
+#define TRAINRUN_DATALOADER_DATASET_H
+
+#include <trainrun/dataloader.h>
+
+/* Samples of a block for the sampler: part of the order, so it never changes. */
+enum { DL_BLOCK_SAMPLES = 4096 };
+
+/* One object of the data set as it was when it was opened. */
+typedef struct dl_file {
+  const char *url;
+  const char *key;
+  tr_store *store;
+  uint64_t bytes;
+  char etag[TR_ETAG_BYTES];
+  uint64_t samples;
+} dl_file;
+
+/* What one thread needs to read samples: memory that grows to the largest sample, and the account of its reads. */
+typedef struct dl_scratch {
+  const tr_allocator *allocator;
+  const tr_clock *clock;
+  uint8_t *bytes;
+  size_t capacity;
+  tr_wait_account account;
+} dl_scratch;
+
+typedef struct dl_format {
+  const char *name;
+  /* Collective. Finds files, fields and the samples of each shard (dl_dataset_set_shards). */
+  tr_status (*open)(tr_dataset *dataset, tr_error *error);
+  void (*close)(tr_dataset *dataset);
+  /* Any thread, each with a scratch of its own. */
+  tr_status (*read)(const tr_dataset *dataset, size_t shard, uint64_t index, void *const *to, dl_scratch *scratch,
+                    tr_error *error);
+  void (*name_sample)(const tr_dataset *dataset, size_t shard, uint64_t index, char *text, size_t text_bytes);
+} dl_format;
+
+extern const dl_format dl_format_idx, dl_format_webdataset, dl_format_csv;
+
+struct tr_dataset {
+  const tr_allocator *allocator;
+  const tr_clock *clock;
+  tr_log *log;
+  tr_stores *stores;
+  const tr_exchange *exchange; /* NULL: one rank; used while opening only */
+  tr_arena *arena;             /* everything small */
+  const char *index_folder;
+
+  const char **urls; /* as written, braces expanded */
+  size_t url_count;
+  const dl_format *format;
+  void *self; /* the format's */
+
+  dl_file *files; /* files_per_shard of each shard, in order */
+  size_t file_count, files_per_shard;
+  size_t shard_count;
+  uint64_t *shard_first; /* [shard_count + 1] ids of the first samples */
+  uint64_t *block_samples;
+  size_t block_count;
+
+  tr_field fields[TR_FIELDS_MAX];
+  const char *sources[TR_FIELDS_MAX];
+  size_t field_count;
+  bool in_memory; /* reading a sample does no I/O */
+};
+
+/* Reads through the shard of `id`, like tr_dataset_read, with a scratch. */
+tr_status dl_dataset_read(const tr_dataset *dataset, uint64_t id, void *const *to, dl_scratch *scratch,
+                          tr_error *error);
+/* After files[].samples of each shard's first file are known: ids and blocks. */
+tr_status dl_dataset_set_shards(tr_dataset *dataset, tr_error *error);
+/* The fields as asked for by name and source; shape comes later. Checks names. */
+tr_status dl_dataset_add_field(tr_dataset *dataset, const char *name, const char *source, tr_error *error);
+/* Fills in bytes from dtype and shape; refuses samples beyond DL_FIELD_BYTES_MAX. */
+tr_status dl_field_finish(tr_field *field, tr_error *error);
+/* The last part of a URL. */
+const char *dl_url_name(const char *url);
+
+#define DL_FIELD_BYTES_MAX ((uint64_t)1 << 30)
+
+void dl_scratch_init(dl_scratch *scratch, const tr_allocator *allocator, const tr_clock *clock);
+void dl_scratch_fini(dl_scratch *scratch);
+tr_status dl_scratch_reserve(dl_scratch *scratch, size_t bytes, tr_error *error);
+
+#endif
