@@ -100,6 +100,8 @@ static tr_status train_loop(tr_trainer *trainer, tr_error *error) {
   tr_session *session = trainer->session;
   bool early = trainer->bad_evaluations > 0 && tr_config_text(session->config, "train.early-stop.metric") != NULL &&
                trainer->bad_evaluations >= (uint64_t)tr_config_integer(session->config, "train.early-stop.patience");
+  /* Killed between its last checkpoint and its summary: only the evaluation is left. */
+  if (trainer->eval_count > 0 && trainer->step > 0 && (at_end(trainer) || early)) TR_TRY(tr_trainer_evaluate(trainer, error));
   while (!at_end(trainer) && !early && session->stopped == TR_STOP_NONE) {
     tr_decision decision;
     TR_TRY(run_step(trainer, &decision, error));

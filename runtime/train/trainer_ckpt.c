@@ -90,11 +90,12 @@ static const char *best_rule(const tr_trainer *trainer) { return tr_config_text(
 
 static void describe_state(tr_trainer *trainer) {
   const char *best = best_rule(trainer);
-  char metric[40] = "null";
+  char metric[40] = "null", loss[40] = "null";
   if (isfinite(trainer->best_metric)) snprintf(metric, sizeof metric, "%.17g", trainer->best_metric);
+  if (isfinite(trainer->last_loss)) snprintf(loss, sizeof loss, "%.17g", trainer->last_loss);
   snprintf(trainer->save_state_json, sizeof trainer->save_state_json,
-           "{\"best\": %s%s%s, \"best_metric\": %s, \"bad_evaluations\": %llu, \"version\": \"%s\"}", best != NULL ? "\"" : "",
-           best != NULL ? best : "null", best != NULL ? "\"" : "", metric, (unsigned long long)trainer->bad_evaluations,
+           "{\"best\": %s%s%s, \"best_metric\": %s, \"loss\": %s, \"bad_evaluations\": %llu, \"version\": \"%s\"}", best != NULL ? "\"" : "",
+           best != NULL ? best : "null", best != NULL ? "\"" : "", metric, loss, (unsigned long long)trainer->bad_evaluations,
            TRAINRUN_VERSION);
 }
 
@@ -246,7 +247,9 @@ static void restore_counts(tr_trainer *trainer, const tr_ckpt_meta *meta) {
   trainer->last_checkpoint = (int64_t)meta->step;
   json_t *state = meta->state != NULL ? json_loads(meta->state, 0, NULL) : NULL;
   const json_t *best = json_object_get(state, "best_metric");
+  const json_t *loss = json_object_get(state, "loss");
   if (json_is_number(best)) trainer->best_metric = json_number_value(best);
+  if (json_is_number(loss)) trainer->last_loss = json_number_value(loss);
   trainer->bad_evaluations = (uint64_t)json_integer_value(json_object_get(state, "bad_evaluations"));
   json_decref(state);
 }
