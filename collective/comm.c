@@ -52,7 +52,7 @@ tr_status tr_comm_reduce_leaves_begin(tr_comm *comm, const tr_reduce_leaves_args
 }
 
 static tr_status begin_reduction(tr_comm *comm, comm_kind kind, void *buffer, size_t count, tr_dtype dtype,
-                                 tr_reduce_op op, tr_comm_handle *handle, tr_error *error) {
+                                 tr_reduce_op op, bool untimed, tr_comm_handle *handle, tr_error *error) {
   const uint32_t element_bytes = reducible_bytes(dtype);
   TR_TRY(check_reduction(element_bytes, op, count, error));
   void *const parts[1] = {buffer};
@@ -63,6 +63,7 @@ static tr_status begin_reduction(tr_comm *comm, comm_kind kind, void *buffer, si
                                 .leaf_count = (uint64_t)comm->size,
                                 .parts = parts,
                                 .part_count = 1,
+                                .untimed = untimed,
                                 .result = buffer,
                                 .count = count};
   return comm->vtable->begin(comm, &request, handle, error);
@@ -70,7 +71,7 @@ static tr_status begin_reduction(tr_comm *comm, comm_kind kind, void *buffer, si
 
 tr_status tr_comm_all_reduce_begin(tr_comm *comm, void *buffer, size_t count, tr_dtype dtype, tr_reduce_op op,
                                    tr_comm_handle *handle, tr_error *error) {
-  return begin_reduction(comm, COMM_REDUCE, buffer, count, dtype, op, handle, error);
+  return begin_reduction(comm, COMM_REDUCE, buffer, count, dtype, op, false, handle, error);
 }
 
 tr_status tr_comm_progress(tr_comm *comm, tr_error *error) { return comm->vtable->progress(comm, error); }
@@ -89,14 +90,14 @@ tr_status tr_comm_reduce_leaves(tr_comm *comm, const tr_reduce_leaves_args *args
 tr_status tr_comm_all_reduce(tr_comm *comm, void *buffer, size_t count, tr_dtype dtype, tr_reduce_op op,
                              tr_comm_wait_info *info, tr_error *error) {
   tr_comm_handle handle;
-  TR_TRY(begin_reduction(comm, COMM_REDUCE, buffer, count, dtype, op, &handle, error));
+  TR_TRY(begin_reduction(comm, COMM_REDUCE, buffer, count, dtype, op, info == NULL, &handle, error));
   return comm->vtable->wait(comm, handle, info, error);
 }
 
 tr_status tr_comm_reduce_scatter(tr_comm *comm, void *buffer, size_t count, tr_dtype dtype, tr_reduce_op op,
                                  tr_comm_wait_info *info, tr_error *error) {
   tr_comm_handle handle;
-  TR_TRY(begin_reduction(comm, COMM_REDUCE_SCATTER, buffer, count, dtype, op, &handle, error));
+  TR_TRY(begin_reduction(comm, COMM_REDUCE_SCATTER, buffer, count, dtype, op, info == NULL, &handle, error));
   return comm->vtable->wait(comm, handle, info, error);
 }
 
@@ -111,7 +112,7 @@ static tr_status run_bytes(tr_comm *comm, const comm_request *request, tr_comm_w
 tr_status tr_comm_all_gather(tr_comm *comm, const void *in, size_t bytes, void *out, tr_comm_wait_info *info,
                              tr_error *error) {
   const comm_request request = {
-      .kind = COMM_ALL_GATHER, .dtype = TR_U8, .element_bytes = 1, .in = in, .result = out, .count = bytes};
+      .kind = COMM_ALL_GATHER, .dtype = TR_U8, .element_bytes = 1, .untimed = info == NULL, .in = in, .result = out, .count = bytes};
   return run_bytes(comm, &request, info, error);
 }
 
@@ -119,12 +120,12 @@ tr_status tr_comm_broadcast(tr_comm *comm, void *buffer, size_t bytes, int32_t r
                             tr_error *error) {
   if (root < 0 || root >= comm->size) return fail_argument(error, "no such root");
   const comm_request request = {
-      .kind = COMM_BROADCAST, .dtype = TR_U8, .element_bytes = 1, .root = root, .result = buffer, .count = bytes};
+      .kind = COMM_BROADCAST, .dtype = TR_U8, .element_bytes = 1, .untimed = info == NULL, .root = root, .result = buffer, .count = bytes};
   return run_bytes(comm, &request, info, error);
 }
 
 tr_status tr_comm_barrier(tr_comm *comm, tr_comm_wait_info *info, tr_error *error) {
-  const comm_request request = {.kind = COMM_BARRIER, .dtype = TR_U8, .element_bytes = 1};
+  const comm_request request = {.kind = COMM_BARRIER, .dtype = TR_U8, .element_bytes = 1, .untimed = info == NULL};
   return run_bytes(comm, &request, info, error);
 }
 

@@ -23,6 +23,7 @@ typedef struct comm_request {
   void *const *parts;
   uint32_t part_count;
   int32_t root;
+  bool untimed; /* nobody will ask when what happened */
   const void *in;
   void *result;
   size_t count;
