@@ -140,8 +140,7 @@ static bool source_line(const char *text, uint32_t line, const char **begin, siz
   return true;
 }
 
-/* True when the bytes before `at` end in a key that holds a secret and an equals sign: what follows must not be shown. */
-static bool after_secret_key(const char *line, size_t at) {
+bool tr_config_is_secret_at(const char *line, size_t at) {
   static const char *const names[] = {"access-key", "secret-key", "session-token"};
   while (at > 0 && (line[at - 1] == ' ' || line[at - 1] == '\t')) at--;
   if (at == 0 || line[at - 1] != '=') return false;
@@ -190,7 +189,7 @@ static void write_source(tr_writer *writer, const char *line, size_t bytes, uint
   shown_line s = {.writer = writer, .skip = skip, .limit = LINE_WIDTH};
   for (size_t at = 0; at < bytes;) {
     const char c = line[at];
-    if (c != ' ' && c != '\t' && c != '{' && c != '=' && after_secret_key(line, at)) {
+    if (c != ' ' && c != '\t' && c != '{' && c != '=' && tr_config_is_secret_at(line, at)) {
       const size_t secret = secret_length(line, at, bytes);
       for (size_t i = 0; i < secret; i++) {
         if (((unsigned char)line[at + i] & 0xC0) != 0x80) show(&s, "*", 1);

@@ -79,8 +79,8 @@ bool tr_tree_set(tr_arena *arena, tr_value *root, const char *path, const tr_val
 void tr_tree_remove(tr_value *root, const char *path);
 /* A small reader of the defaults in the table: scalars and flat lists. */
 bool tr_tree_parse_default(tr_arena *arena, const char *text, tr_value *out);
-/* Length in code points of the token at a place of the text; at least 1. */
-uint32_t tr_source_token_length(const char *text, size_t bytes, tr_place place);
+/* Length in code points of the value or key at a place of the text; at least 1. */
+uint32_t tr_source_token_length(const char *text, size_t bytes, tr_place place, bool key);
 
 /* ---- Suggestions ------------------------------------------------------------------------------------------------ */
 
@@ -171,6 +171,8 @@ const tr_setting *tr_config_setting(const tr_config *config, const char *key);
 
 void tr_diagnostics_addv(tr_diagnostics *diagnostics, tr_place place, uint32_t length, bool warning, const char *key,
                          const char *hint, const char *format, va_list arguments);
+/* True when the bytes before `at` end in a key that holds a secret and an equals sign: what follows is not shown. */
+bool tr_config_is_secret_at(const char *line, size_t at);
 bool tr_diagnostics_failed(const tr_diagnostics *diagnostics);
 
 /* ---- Writing ---------------------------------------------------------------------------------------------------- */

@@ -10,12 +10,6 @@ void *tr_loader_alloc(tr_loader *loader, size_t bytes) {
   return p;
 }
 
-static uint32_t code_points(const char *text) {
-  uint32_t count = 0;
-  for (; *text != '\0'; text++) count += ((unsigned char)*text & 0xC0) != 0x80;
-  return count;
-}
-
 void tr_loader_mistake(tr_loader *loader, const char *path, const tr_value *value, bool at_key, const char *hint,
                        const char *format, ...) {
   if (loader->diagnostics == NULL) return;
@@ -28,8 +22,7 @@ void tr_loader_mistake(tr_loader *loader, const char *path, const tr_value *valu
   const tr_place place = on_key ? value->key_place : value->place;
   if (place.line > 0) {
     const uint32_t length =
-        on_key ? code_points(value->key)
-               : tr_source_token_length(loader->source->text, loader->source->text_bytes, place);
+        tr_source_token_length(loader->source->text, loader->source->text_bytes, place, on_key);
     tr_diagnostics_add(loader->diagnostics, place, length, false, path, hint, "%s", message);
     return;
   }
@@ -61,6 +54,7 @@ static const char *syntax_hint(const tr_config_source *source, tr_place place, c
   const bool unit = length > 0 && *word >= '0' && *word <= '9' && at[-1] >= 'A' && at[-1] <= 'z';
   if ((!letter && !unit) || length > 100 || memchr(word, '"', length) != NULL) return NULL;
   if (strncmp(word, "true", length) == 0 || strncmp(word, "false", length) == 0) return NULL;
+  if (tr_config_is_secret_at(source->text, (size_t)(word - source->text))) return "text needs quotes";
   snprintf(hint, 256, "text needs quotes: \"%.*s\"", (int)length, word);
   return hint;
 }
@@ -78,6 +72,8 @@ static tr_status parse_text(tr_loader *loader, tr_error *error) {
   tr_toml_mistake mistake;
   const tr_status status = tr_toml_parse(source->text, source->text_bytes, loader->arena, raw, &mistake, error);
   if (status != TR_ERR_CONFIG) return status;
+  /* The parser notices a second definition at its end. */
+  if (strstr(mistake.message, "redefine") != NULL) mistake.place.column = 1;
   char hint[256];
   tr_diagnostics_add(loader->diagnostics, mistake.place, 1, false, NULL, syntax_hint(source, mistake.place, hint), "%s",
                      mistake.message);
@@ -135,7 +131,11 @@ static void take_knob(tr_loader *loader, const tr_knob *knob, const char *path, 
 
 static void refuse_unknown(tr_loader *loader, const char *path, const tr_value *value) {
   char hint[256];
-  const bool near = tr_config_suggest(path, hint);
+  bool near = tr_config_suggest(path, hint);
+  if (strchr(value->key, '.') != NULL) {
+    near = tr_knob_find(path) != NULL;
+    snprintf(hint, sizeof hint, "write %.200s without the quotes", path);
+  }
   const char *shown = value->key_place.line > 0 ? value->key : path;
   tr_loader_mistake(loader, path, value, true, near ? hint : NULL, "unknown key '%s'", shown);
 }

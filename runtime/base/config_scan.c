@@ -1,7 +1,9 @@
 /* A look at TOML text before it is parsed: how many values and how deep, so that a hostile file is refused cheaply.
  *
  * toml++ bounds nested brackets but neither dotted keys nor the number of values. The scan knows just enough of TOML to
- * skip strings and comments; where it meets something that cannot be TOML it stops, and the parser reports it. */
+ * skip strings and comments; where it meets something that cannot be TOML it stops, and the parser reports it. It also
+ * refuses what toml++ 3.3 cannot take without undefined behaviour: a letter outside ASCII where a key or white space may
+ * stand. */
 #include "config_internal.h"
 
 #include "utf8.h"
@@ -30,29 +32,56 @@ static bool starts_with(const scan *s, const char *text) {
   return (size_t)(s->end - s->at) >= length && memcmp(s->at, text, length) == 0;
 }
 
-/* Past a string that begins here; false where it does not end as it should. */
-static bool skip_string(scan *s) {
+typedef enum skipped { SKIPPED, UNFINISHED, REFUSED } skipped;
+
+static bool is_ascii(const scan *s) { return s->at >= s->end || (unsigned char)*s->at < 0x80; }
+
+/* Past a backslash and what it escapes; in a text of several lines that may be white space up to the next word. toml++
+ * runs into undefined behaviour where that word does not begin in ASCII. */
+static bool skip_escape(scan *s, bool multiline) {
+  advance(s, 1);
+  if (!multiline || s->at >= s->end) {
+    advance(s, 1);
+    return true;
+  }
+  if (strchr(" \t\r\n", *s->at) == NULL || *s->at == '\0') {
+    const bool good = is_ascii(s);
+    if (good) advance(s, 1);
+    return good;
+  }
+  while (s->at < s->end && strchr(" \t\r\n", *s->at) != NULL && *s->at != '\0') advance(s, 1);
+  return is_ascii(s);
+}
+
+/* Past a string that begins here. */
+static skipped skip_string(scan *s) {
   const char quote = *s->at;
   const char triple[] = {quote, quote, quote, '\0'};
   const bool multiline = starts_with(s, triple);
   advance(s, multiline ? 3 : 1);
   while (s->at < s->end) {
     if (*s->at == '\\' && quote == '"') {
-      advance(s, 2);
+      if (!skip_escape(s, multiline)) return REFUSED;
     } else if (multiline && starts_with(s, triple)) {
       advance(s, 3);
       while (s->at < s->end && *s->at == quote) advance(s, 1); /* up to two quotes may precede the end */
-      return true;
+      return SKIPPED;
     } else if (!multiline && *s->at == quote) {
       advance(s, 1);
-      return true;
+      return SKIPPED;
     } else if (!multiline && *s->at == '\n') {
-      return false;
+      return UNFINISHED;
     } else {
       advance(s, 1);
     }
   }
-  return false;
+  return UNFINISHED;
+}
+
+static tr_status refuse(const scan *s, tr_toml_mistake *mistake, const char *message) {
+  mistake->place = s->place;
+  snprintf(mistake->message, sizeof mistake->message, "%s", message);
+  return TR_ERR_CONFIG;
 }
 
 tr_status tr_toml_scan(const char *text, size_t bytes, tr_toml_mistake *mistake) {
@@ -61,7 +90,9 @@ tr_status tr_toml_scan(const char *text, size_t bytes, tr_toml_mistake *mistake)
   while (s.at < s.end) {
     const char c = *s.at;
     if (c == '"' || c == '\'') {
-      if (!skip_string(&s)) return TR_OK;
+      const skipped result = skip_string(&s);
+      if (result == REFUSED) return refuse(&s, mistake, "a word after '\\' and white space must begin in ASCII");
+      if (result == UNFINISHED) return TR_OK;
       continue;
     }
     if (c == '#') {
@@ -72,26 +103,25 @@ tr_status tr_toml_scan(const char *text, size_t bytes, tr_toml_mistake *mistake)
     }
     if (strchr(",=[{", c) != NULL && c != '\0') values++;
     dots = c == '.' ? dots + 1 : strchr(",=[]{}\n", c) != NULL ? 0 : dots;
-    if (values > TR_CONFIG_MAX_VALUES || dots > TR_CONFIG_MAX_DEPTH) {
-      mistake->place = s.place;
-      snprintf(mistake->message, sizeof mistake->message, "%s (at most %d)",
-               values > TR_CONFIG_MAX_VALUES ? "too many values" : "keys are nested too deeply",
-               values > TR_CONFIG_MAX_VALUES ? TR_CONFIG_MAX_VALUES : TR_CONFIG_MAX_DEPTH);
-      return TR_ERR_CONFIG;
+    if (values > TR_CONFIG_MAX_VALUES) return refuse(&s, mistake, "too many values (at most 100000)");
+    if (dots > TR_CONFIG_MAX_DEPTH) return refuse(&s, mistake, "keys are nested too deeply (at most 64)");
+    if (s.at == text && starts_with(&s, "\xEF\xBB\xBF")) {
+      s.at += 3; /* a byte order mark has no column */
+      continue;
     }
+    if (!is_ascii(&s)) return refuse(&s, mistake, "letters outside ASCII can stand only in quotes and comments");
     advance(&s, 1);
   }
   return TR_OK;
 }
 
-static const char *find_place(const char *text, size_t bytes, tr_place place, const char *end) {
+static const char *find_place(const char *text, tr_place place, const char *end) {
   const char *at = text;
   for (uint32_t line = 1; line < place.line; line++) {
     at = memchr(at, '\n', (size_t)(end - at));
     if (at == NULL) return NULL;
     at++;
   }
-  (void)bytes;
   for (uint32_t column = 1; column < place.column && at < end && *at != '\n'; column++) {
     const size_t length = tr_utf8_length((const unsigned char *)at, (size_t)(end - at));
     at += length > 0 ? length : 1;
@@ -99,10 +129,10 @@ static const char *find_place(const char *text, size_t bytes, tr_place place, co
   return at;
 }
 
-uint32_t tr_source_token_length(const char *text, size_t bytes, tr_place place) {
+uint32_t tr_source_token_length(const char *text, size_t bytes, tr_place place, bool key) {
   if (text == NULL || place.line == 0) return 1;
   const char *end = text + bytes;
-  const char *at = find_place(text, bytes, place, end);
+  const char *at = find_place(text, place, end);
   if (at == NULL || at >= end) return 1;
   const char *stop = at;
   if (*at == '"' || *at == '\'') {
@@ -121,7 +151,7 @@ uint32_t tr_source_token_length(const char *text, size_t bytes, tr_place place) 
     }
     while (stop > at && (stop[-1] == ' ' || stop[-1] == '\r')) stop--;
   } else {
-    while (stop < end && strchr(" \t\r\n,]}#=", *stop) == NULL) stop++;
+    while (stop < end && strchr(key ? " \t\r\n]=." : " \t\r\n,]}#", *stop) == NULL) stop++;
   }
   uint32_t length = 0;
   for (; at < stop; at++) length += ((unsigned char)*at & 0xC0) != 0x80;
