@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* toml++ destroys tables recursively: 64 brackets with 16 dots in each are as deep as the stack is asked to carry. */
+enum { MAX_DOTS = 16 };
+
 typedef struct scan {
   const char *at, *end;
   tr_place place;
@@ -78,6 +81,18 @@ static skipped skip_string(scan *s) {
   return UNFINISHED;
 }
 
+/* At a '[' that begins a line outside of all brackets: true where no name of a table follows. */
+static bool is_nameless_header(const scan *s) {
+  const char *at = s->at + 1;
+  while (at < s->end && (*at == ' ' || *at == '\t')) at++;
+  if (at == s->at + 1 && at < s->end && *at == '[') at++;
+  while (at < s->end && (*at == ' ' || *at == '\t')) at++;
+  if (at >= s->end) return false;
+  const char c = *at;
+  const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  return !letter && (c == '\0' || strchr("-_\"'[]", c) == NULL);
+}
+
 static tr_status refuse(const scan *s, tr_toml_mistake *mistake, const char *message) {
   mistake->place = s->place;
   snprintf(mistake->message, sizeof mistake->message, "%s", message);
@@ -87,8 +102,16 @@ static tr_status refuse(const scan *s, tr_toml_mistake *mistake, const char *mes
 tr_status tr_toml_scan(const char *text, size_t bytes, tr_toml_mistake *mistake) {
   scan s = {.at = text, .end = text + bytes, .place = {1, 1}};
   size_t values = 0, dots = 0;
+  ptrdiff_t depth = 0;
+  bool line_start = true;
+  if (starts_with(&s, "\xEF\xBB\xBF")) s.at += 3; /* a byte order mark has no column */
   while (s.at < s.end) {
     const char c = *s.at;
+    if (line_start && depth <= 0 && c == '[' && is_nameless_header(&s)) {
+      return refuse(&s, mistake, "'[' without the name of a table");
+    }
+    depth += (c == '[' || c == '{') - (c == ']' || c == '}');
+    line_start = c == '\n' || (line_start && (c == ' ' || c == '\t'));
     if (c == '"' || c == '\'') {
       const skipped result = skip_string(&s);
       if (result == REFUSED) return refuse(&s, mistake, "a word after '\\' and white space must begin in ASCII");
@@ -104,11 +127,7 @@ tr_status tr_toml_scan(const char *text, size_t bytes, tr_toml_mistake *mistake)
     if (strchr(",=[{", c) != NULL && c != '\0') values++;
     dots = c == '.' ? dots + 1 : strchr(",=[]{}\n", c) != NULL ? 0 : dots;
     if (values > TR_CONFIG_MAX_VALUES) return refuse(&s, mistake, "too many values (at most 100000)");
-    if (dots > TR_CONFIG_MAX_DEPTH) return refuse(&s, mistake, "keys are nested too deeply (at most 64)");
-    if (s.at == text && starts_with(&s, "\xEF\xBB\xBF")) {
-      s.at += 3; /* a byte order mark has no column */
-      continue;
-    }
+    if (dots > MAX_DOTS) return refuse(&s, mistake, "a key has too many dots (at most 16)");
     if (!is_ascii(&s)) return refuse(&s, mistake, "letters outside ASCII can stand only in quotes and comments");
     advance(&s, 1);
   }

@@ -2,6 +2,15 @@
  *
  * Tables of toml++ iterate sorted; here they are put back into the order of the file. No C++ exception leaves this
  * file: a syntax error becomes a place and a message, a failed allocation of toml++ becomes TR_ERR_NO_MEMORY. */
+
+/* Release builds of toml++ turn its assertions into assumptions, and a few of them do not hold for malformed text. Here
+ * they are checked always and throw. */
+#undef NDEBUG
+namespace {
+[[noreturn]] void broken_assertion();
+}
+#define TOML_ASSERT(expr) (static_cast<bool>(expr) ? static_cast<void>(0) : broken_assertion())
+
 #define TOML_EXCEPTIONS 1
 #define TOML_HEADER_ONLY 1
 #define TOML_ENABLE_FORMATTERS 0
@@ -27,6 +36,8 @@ struct refused {
   tr_place place;
   const char *message;
 };
+
+void broken_assertion() { throw refused{tr_place{0, 0}, "this is no TOML"}; }
 
 struct converter {
   tr_arena *arena;
