@@ -101,7 +101,8 @@ void tr_config_write_fingerprint(const tr_config *config, tr_writer *writer) {
     const tr_setting *next = NULL;
     for (size_t i = 0; i < count; i++) {
       const tr_setting *s = &config->settings[i];
-      if (!knobs[i].fingerprint || (!s->set && s->value == NULL) || strcmp(knobs[i].key, last) <= 0) continue;
+      const bool empty = s->value != NULL && s->value->type == TR_VALUE_TABLE && s->value->count == 0;
+      if (!knobs[i].fingerprint || (!s->set && s->value == NULL) || empty || strcmp(knobs[i].key, last) <= 0) continue;
       if (next == NULL || strcmp(s->key, next->key) < 0) next = s;
     }
     if (next == NULL) break;
