@@ -41,7 +41,8 @@ tr_status dl_dataset_add_field(tr_dataset *dataset, const char *name, const char
   if (dataset->field_count == TR_FIELDS_MAX) {
     return tr_fail(error, TR_ERR_CONFIG,
                    "data: more than %d fields; name the ones that are wanted in data.fields and join columns as "
-                   "\"a,b,c\"", TR_FIELDS_MAX);
+                   "\"a,b,c\"",
+                   TR_FIELDS_MAX);
   }
   const size_t length = strlen(name);
   if (length == 0 || length >= TR_FIELD_NAME_BYTES) {
@@ -112,7 +113,8 @@ static tr_status add_url(tr_dataset *dataset, size_t *capacity, const char *url,
   const char *const *expanded;
   size_t count;
   TR_TRY(tr_url_expand(dataset->arena, url, &expanded, &count, error));
-  if (count > URLS_MAX - dataset->url_count) return tr_fail(error, TR_ERR_CONFIG, "data: more than %d shards", URLS_MAX);
+  if (count > URLS_MAX - dataset->url_count)
+    return tr_fail(error, TR_ERR_CONFIG, "data: more than %d shards", URLS_MAX);
   TR_TRY(tr_reserve(dataset->allocator, (void **)&dataset->urls, capacity, dataset->url_count + count,
                     sizeof *dataset->urls, error));
   for (size_t i = 0; i < count; i++) dataset->urls[dataset->url_count++] = expanded[i];
@@ -154,15 +156,17 @@ static tr_status format_by_magic(tr_dataset *dataset, const char *url, const dl_
   }
   if (status != TR_OK) return tr_error_context(error, status, "data %s", url);
   if (memcmp(head + 257, "ustar", 5) == 0) {
-    return tr_fail(error, TR_ERR_UNSUPPORTED, "data %s: WebDataset is not built yet", url);
+    *format = &dl_format_webdataset;
+    return TR_OK;
   }
   return tr_fail(error, TR_ERR_CONFIG,
                  "data %s: cannot tell its format from its name or its first bytes; set data.format to one of "
-                 "webdataset, idx, csv", url);
+                 "webdataset, idx, csv",
+                 url);
 }
 
 static tr_status choose_format(tr_dataset *dataset, const char *name, const dl_format **format, tr_error *error) {
-  static const dl_format *const formats[] = {&dl_format_idx};
+  static const dl_format *const formats[] = {&dl_format_idx, &dl_format_webdataset, &dl_format_csv};
   static const char *const planned[] = {"mds", "tokens", "parquet"};
   const char *url = dataset->urls[0];
   if (name != NULL && strcmp(name, "auto") != 0) {
@@ -179,9 +183,9 @@ static tr_status choose_format(tr_dataset *dataset, const char *name, const dl_f
     return tr_fail(error, TR_ERR_CONFIG, "data format '%s' is unknown; there are auto, webdataset, idx, csv", name);
   }
   if (ends_with(url, ".tar")) {
-    return tr_fail(error, TR_ERR_UNSUPPORTED, "data %s: WebDataset is not built yet", url);
+    *format = &dl_format_webdataset;
   } else if (ends_with(url, ".csv") || ends_with(url, ".csv.gz")) {
-    return tr_fail(error, TR_ERR_UNSUPPORTED, "data %s: CSV is not built yet", url);
+    *format = &dl_format_csv;
   } else if (ends_with(url, "-ubyte") || ends_with(url, "-ubyte.gz")) {
     *format = &dl_format_idx;
   } else {

@@ -73,8 +73,8 @@ static tr_status read_header(dl_stream *stream, idx_array *array, tr_error *erro
   }
   array->sample_bytes = (size_t)bytes;
   if (__builtin_mul_overflow(bytes, array->samples, &bytes) || bytes > most_bytes(stream)) {
-    return tr_fail(error, TR_ERR_CORRUPT, "%s: offset 4: %llu samples of %zu bytes are more than the file can hold", url,
-                   (unsigned long long)array->samples, array->sample_bytes);
+    return tr_fail(error, TR_ERR_CORRUPT, "%s: offset 4: %llu samples of %zu bytes are more than the file can hold",
+                   url, (unsigned long long)array->samples, array->sample_bytes);
   }
   array->data_bytes = (size_t)bytes;
   return TR_OK;

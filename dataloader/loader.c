@@ -35,9 +35,10 @@ static tr_status check_options(const tr_loader_options *options, tr_error *error
     return tr_fail(error, TR_ERR_INVALID, "loader: the options are of another version of trainrun or incomplete");
   }
   if (options->batch_size == 0 || options->micro_batch == 0 || options->micro_batch > MICRO_BATCH_MAX) {
-    return tr_fail(error, TR_ERR_INVALID, "loader: batch size %llu, micro-batch %llu: both are at least 1, the latter at "
-                   "most %d", (unsigned long long)options->batch_size, (unsigned long long)options->micro_batch,
-                   MICRO_BATCH_MAX);
+    return tr_fail(error, TR_ERR_INVALID,
+                   "loader: batch size %llu, micro-batch %llu: both are at least 1, the latter at "
+                   "most %d",
+                   (unsigned long long)options->batch_size, (unsigned long long)options->micro_batch, MICRO_BATCH_MAX);
   }
   if (options->size < 1 || options->rank < 0 || options->rank >= options->size) {
     return tr_fail(error, TR_ERR_INVALID, "loader: rank %d of %d", (int)options->rank, (int)options->size);
@@ -95,8 +96,8 @@ static tr_status start(tr_loader *loader, const tr_loader_options *options, tr_e
   ring->map = options->map;
   ring->map_self = options->map_self;
   ring->skip_corrupt = options->skip_corrupt;
-  const tr_status status =
-      dl_ring_start(ring, slots_of(options, &ring->plan), options->threads > 0 ? options->threads : 1, error);
+  const tr_status status = dl_ring_start(ring, slots_of(options, &ring->plan),
+                                         options->threads > 0 ? options->threads : 1, error);
   if (status != TR_OK) dl_ring_stop(ring);
   return status;
 }

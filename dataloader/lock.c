@@ -47,15 +47,17 @@ static bool same_number(const json_t *object, const char *key, uint64_t value) {
 static tr_status check_field(const tr_dataset *dataset, size_t i, const json_t *was, tr_error *error) {
   const tr_field *field = &dataset->fields[i];
   const json_t *shape = json_object_get(was, "shape");
-  bool same = strcmp(text_of(was, "name"), field->name) == 0 && strcmp(text_of(was, "source"), dataset->sources[i]) == 0;
+  bool same = strcmp(text_of(was, "name"), field->name) == 0 &&
+              strcmp(text_of(was, "source"), dataset->sources[i]) == 0;
   same = same && strcmp(text_of(was, "dtype"), tr_dtype_name(field->dtype)) == 0;
   same = same && json_is_array(shape) && json_array_size(shape) == field->ndim;
   for (uint32_t d = 0; same && d < field->ndim; d++) {
     same = json_integer_value(json_array_get(shape, d)) == field->shape[d];
   }
   if (same) return TR_OK;
-  return tr_fail(error, TR_ERR_MISMATCH, "the data changed since the run began: field '%s' was '%s' with other contents",
-                 field->name, text_of(was, "name"));
+  return tr_fail(error, TR_ERR_MISMATCH,
+                 "the data changed since the run began: field '%s' was '%s' with other contents", field->name,
+                 text_of(was, "name"));
 }
 
 static tr_status check_file(const dl_file *file, const json_t *was, tr_error *error) {

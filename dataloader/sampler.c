@@ -112,8 +112,7 @@ static void enter_epoch(tr_sampler *sampler, uint64_t epoch) {
     sampler->all = dl_permutation_of(sampler->seed, epoch, DL_SHUFFLED_ALL, 0, sampler->samples);
     return;
   }
-  const dl_permutation blocks =
-      dl_permutation_of(sampler->seed, epoch, DL_SHUFFLED_BLOCKS, 0, sampler->block_count);
+  const dl_permutation blocks = dl_permutation_of(sampler->seed, epoch, DL_SHUFFLED_BLOCKS, 0, sampler->block_count);
   for (size_t i = 0; i < sampler->block_count; i++) {
     const uint64_t block = dl_permute(&blocks, i);
     sampler->list_block[i] = block;
@@ -159,8 +158,8 @@ static uint64_t list_index(const tr_sampler *sampler, place at) {
   const uint64_t window_first = window * sampler->window;
   const uint64_t window_size = length - window_first < sampler->window ? length - window_first : sampler->window;
   const uint64_t number = (at.stream << 32 | (window & 0xFFFFFFFFu)) & 0xFFFFFFFFFFFFFFu;
-  const dl_permutation shuffled =
-      dl_permutation_of(sampler->seed, sampler->epoch, DL_SHUFFLED_WINDOW, number, window_size);
+  const dl_permutation shuffled = dl_permutation_of(sampler->seed, sampler->epoch, DL_SHUFFLED_WINDOW, number,
+                                                    window_size);
   return first + window_first + dl_permute(&shuffled, at.offset - window_first);
 }
 
