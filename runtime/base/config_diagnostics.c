@@ -39,6 +39,7 @@ void tr_diagnostics_destroy(tr_diagnostics *diagnostics) {
 
 size_t tr_diagnostics_count(const tr_diagnostics *diagnostics) { return diagnostics->count; }
 size_t tr_diagnostics_errors(const tr_diagnostics *diagnostics) { return diagnostics->errors; }
+bool tr_diagnostics_full(const tr_diagnostics *diagnostics) { return diagnostics->count > MAX_KEPT; }
 bool tr_diagnostics_failed(const tr_diagnostics *diagnostics) { return diagnostics->failed; }
 
 const tr_diagnostic *tr_diagnostics_at(const tr_diagnostics *diagnostics, size_t i) {
@@ -90,7 +91,7 @@ static void insert(tr_diagnostics *diagnostics, const tr_diagnostic *item) {
 void tr_diagnostics_addv(tr_diagnostics *diagnostics, tr_place place, uint32_t length, bool warning, const char *key,
                          const char *hint, const char *format, va_list arguments) {
   if (!warning) diagnostics->errors++;
-  if (diagnostics->count > MAX_KEPT) return;
+  if (tr_diagnostics_full(diagnostics)) return;
   if (diagnostics->count == MAX_KEPT) {
     const tr_diagnostic last = {.place = {UINT32_MAX, 0}, .message = "too many mistakes, the rest is not listed"};
     insert(diagnostics, &last);

@@ -173,6 +173,8 @@ void tr_diagnostics_addv(tr_diagnostics *diagnostics, tr_place place, uint32_t l
                          const char *hint, const char *format, va_list arguments);
 /* True when the bytes before `at` end in a key that holds a secret and an equals sign: what follows is not shown. */
 bool tr_config_is_secret_at(const char *line, size_t at);
+/* No more are kept: looking for hints and places is a waste. */
+bool tr_diagnostics_full(const tr_diagnostics *diagnostics);
 bool tr_diagnostics_failed(const tr_diagnostics *diagnostics);
 
 /* ---- Writing ---------------------------------------------------------------------------------------------------- */

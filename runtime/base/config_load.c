@@ -22,7 +22,9 @@ void tr_loader_mistake(tr_loader *loader, const char *path, const tr_value *valu
   const tr_place place = on_key ? value->key_place : value->place;
   if (place.line > 0) {
     const uint32_t length =
-        tr_source_token_length(loader->source->text, loader->source->text_bytes, place, on_key);
+        tr_diagnostics_full(loader->diagnostics)
+            ? 1
+            : tr_source_token_length(loader->source->text, loader->source->text_bytes, place, on_key);
     tr_diagnostics_add(loader->diagnostics, place, length, false, path, hint, "%s", message);
     return;
   }
@@ -131,7 +133,7 @@ static void take_knob(tr_loader *loader, const tr_knob *knob, const char *path, 
 
 static void refuse_unknown(tr_loader *loader, const char *path, const tr_value *value) {
   char hint[256];
-  bool near = tr_config_suggest(path, hint);
+  bool near = !tr_diagnostics_full(loader->diagnostics) && tr_config_suggest(path, hint);
   if (strchr(value->key, '.') != NULL) {
     near = tr_knob_find(path) != NULL;
     snprintf(hint, sizeof hint, "write %.200s without the quotes", path);
@@ -142,7 +144,7 @@ static void refuse_unknown(tr_loader *loader, const char *path, const tr_value *
 
 static void walk(tr_loader *loader, char path[TR_CONFIG_PATH_BYTES], size_t length, const tr_value *table,
                  const tr_value *raw) {
-  for (size_t i = 0; i < table->count && !loader->no_memory; i++) {
+  for (size_t i = 0; i < table->count && !loader->no_memory && !tr_diagnostics_full(loader->diagnostics); i++) {
     const tr_value *value = &table->items[i];
     const int added = snprintf(path + length, TR_CONFIG_PATH_BYTES - length, "%s%s", length > 0 ? "." : "", value->key);
     const size_t next = length + (size_t)added;

@@ -150,6 +150,17 @@ Test(config_faults, huge_files_are_refused_or_read_in_bounded_time_and_memory) {
   }
 }
 
+Test(config_faults, a_file_of_mistakes_only_is_refused_quickly) {
+  char *text = tr_calloc(NULL, 1, 1 << 20);
+  size_t at = 0;
+  for (int i = 0; at + 20 < 1 << 20 && i < 90000; i++) at += (size_t)snprintf(text + at, 20, "abc%d=1\n", i);
+  tr_error error;
+  const uint64_t begin = tr_clock_now_ns(NULL);
+  cr_assert_eq(load(text, at, &error), TR_ERR_CONFIG);
+  cr_assert_lt(tr_clock_now_ns(NULL) - begin, UINT64_C(8000000000));
+  tr_free(NULL, text);
+}
+
 Test(config_faults, a_file_above_one_mebibyte_is_refused) {
   static char text[(1 << 20) + 2];
   memset(text, '\n', sizeof text - 1);
