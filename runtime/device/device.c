@@ -11,7 +11,10 @@ struct tr_device {
 static tr_status choose(const tr_device_options *options, const tr_allocator *allocator,
                         const tr_device_module **module, tr_device_kind *kind, tr_error *error) {
   switch (options->kind) {
-    case TR_DEVICE_CPU: *module = tr_device_cpu_module(); *kind = TR_DEVICE_CPU; return TR_OK;
+    case TR_DEVICE_CPU:
+      *module = tr_device_cpu_module();
+      *kind = TR_DEVICE_CPU;
+      return TR_OK;
     case TR_DEVICE_AUTO:
     case TR_DEVICE_CUDA: break;
     default: return tr_fail(error, TR_ERR_INVALID, "device: unknown kind %d", (int)options->kind);

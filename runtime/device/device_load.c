@@ -79,7 +79,8 @@ tr_status tr_device_cuda_module(const tr_allocator *allocator, const char *folde
     status = tr_fail_memory(error, "the path of " MODULE_FILE, 0);
   } else if (access(path, F_OK) != 0) {
     status = tr_fail(error, TR_ERR_UNAVAILABLE,
-                     "device cuda: " MODULE_FILE " is not beside libtrainrun.so (%s); build it with make cuda, or set "
+                     "device cuda: " MODULE_FILE
+                     " is not beside libtrainrun.so (%s); build it with make cuda, or set "
                      "cluster.device = \"cpu\"",
                      beside);
   } else {

@@ -38,7 +38,8 @@ static void names_free(const list_walk *walk, name_list *names) {
 
 /* What an entry is: 0 passed over, 'f' a file (or a link to one), 'd' a folder. */
 static char kind_of(int folder, const struct dirent *entry) {
-  if (file_is_temporary(entry->d_name) || strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) return 0;
+  if (store_file_is_temporary(entry->d_name) || strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+    return 0;
   struct stat found;
   switch (entry->d_type) {
     case DT_REG: return 'f';
@@ -108,7 +109,7 @@ static tr_status add_key(list_walk *walk, const char *path) {
   tr_list_entry *entry = &walk->entries[walk->count];
   entry->key = tr_arena_strdup(walk->arena, walk->key);
   if (entry->key == NULL) return tr_fail_memory(walk->error, "a listing", strlen(walk->key));
-  file_info(&found, &entry->info);
+  store_file_info(&found, &entry->info);
   walk->count++;
   return TR_OK;
 }
@@ -116,7 +117,7 @@ static tr_status add_key(list_walk *walk, const char *path) {
 static tr_status walk_folder(list_walk *walk) {
   char path[PATH_MAX];
   const size_t length = strlen(walk->key);
-  TR_TRY(file_path(walk->store, walk->key, path, walk->error));
+  TR_TRY(store_file_path(walk->store, walk->key, path, walk->error));
   name_list names = {0};
   tr_status status = read_folder(walk, path, &names);
   for (size_t i = 0; i < names.count && status == TR_OK && !walk->full; i++) {
@@ -129,7 +130,7 @@ static tr_status walk_folder(list_walk *walk) {
       if (folder) {
         status = walk_folder(walk);
       } else {
-        status = file_path(walk->store, walk->key, path, walk->error);
+        status = store_file_path(walk->store, walk->key, path, walk->error);
         if (status == TR_OK) status = add_key(walk, path);
       }
     }
@@ -139,8 +140,8 @@ static tr_status walk_folder(list_walk *walk) {
   return status;
 }
 
-tr_status file_list(void *self, const char *prefix, const char *after, size_t max_keys, tr_list_page *page,
-                    tr_error *error) {
+tr_status store_file_list(void *self, const char *prefix, const char *after, size_t max_keys, tr_list_page *page,
+                          tr_error *error) {
   const file_store *store = self;
   if (prefix == NULL) prefix = "";
   if (max_keys == 0 || max_keys > 1000 || strlen(prefix) >= TR_KEY_BYTES) {
@@ -167,7 +168,7 @@ tr_status file_list(void *self, const char *prefix, const char *after, size_t ma
   return TR_OK;
 }
 
-void file_list_free(void *self, tr_list_page *page) {
+void store_file_list_free(void *self, tr_list_page *page) {
   (void)self;
   tr_arena_destroy(page->memory);
   *page = (tr_list_page){0};

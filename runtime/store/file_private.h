@@ -28,26 +28,26 @@ typedef struct new_file {
   size_t made_bytes;   /* of the shallowest folder that was made on the way, as a length of path; 0: none */
 } new_file;
 
-tr_status file_path(const file_store *store, const char *key, char path[PATH_MAX], tr_error *error);
-void file_info(const struct stat *stat, tr_object_info *info);
-bool file_is_temporary(const char *name);
+tr_status store_file_path(const file_store *store, const char *key, char path[PATH_MAX], tr_error *error);
+void store_file_info(const struct stat *stat, tr_object_info *info);
+bool store_file_is_temporary(const char *name);
 
 /* file_write.c: begin, write at any offset, then either commit (durable and visible, or nothing) or abort. */
-tr_status file_begin(file_store *store, const char *key, new_file *file, tr_error *error);
-tr_status file_write(new_file *file, const void *data, size_t bytes, uint64_t offset, tr_error *error);
-tr_status file_commit(file_store *store, new_file *file, bool if_absent, tr_object_info *info, tr_error *error);
-void file_abort(new_file *file);
-tr_status file_delete(const file_store *store, const char *key, tr_error *error);
+tr_status store_file_begin(file_store *store, const char *key, new_file *file, tr_error *error);
+tr_status store_file_write(new_file *file, const void *data, size_t bytes, uint64_t offset, tr_error *error);
+tr_status store_file_commit(file_store *store, new_file *file, bool if_absent, tr_object_info *info, tr_error *error);
+void store_file_abort(new_file *file);
+tr_status store_file_delete(const file_store *store, const char *key, tr_error *error);
 
 /* file_list.c */
-tr_status file_list(void *self, const char *prefix, const char *after, size_t max_keys, tr_list_page *page,
-                    tr_error *error);
-void file_list_free(void *self, tr_list_page *page);
+tr_status store_file_list(void *self, const char *prefix, const char *after, size_t max_keys, tr_list_page *page,
+                          tr_error *error);
+void store_file_list_free(void *self, tr_list_page *page);
 
 /* file_upload.c */
-tr_status file_upload_begin(void *self, const char *key, void **upload, tr_error *error);
-tr_status file_upload_part(file_store *store, tr_store_request *request, tr_error *error);
-tr_status file_upload_commit(void *self, void *upload, bool if_absent, tr_error *error);
-void file_upload_abort(void *self, void *upload);
+tr_status store_file_upload_begin(void *self, const char *key, void **upload, tr_error *error);
+tr_status store_file_upload_part(file_store *store, tr_store_request *request, tr_error *error);
+tr_status store_file_upload_commit(void *self, void *upload, bool if_absent, tr_error *error);
+void store_file_upload_abort(void *self, void *upload);
 
 #endif

@@ -18,11 +18,11 @@ typedef struct file_upload {
   size_t count, capacity;
 } file_upload;
 
-tr_status file_upload_begin(void *self, const char *key, void **out, tr_error *error) {
+tr_status store_file_upload_begin(void *self, const char *key, void **out, tr_error *error) {
   file_store *store = self;
   file_upload *made = tr_calloc(store->allocator, 1, sizeof *made);
   if (made == NULL) return tr_fail_memory(error, "an upload", sizeof *made);
-  const tr_status status = file_begin(store, key, &made->file, error);
+  const tr_status status = store_file_begin(store, key, &made->file, error);
   if (status != TR_OK) {
     tr_free(store->allocator, made);
     return status;
@@ -55,9 +55,9 @@ static tr_status remember(file_store *store, file_upload *upload, const part *ad
   return status;
 }
 
-tr_status file_upload_part(file_store *store, tr_store_request *request, tr_error *error) {
+tr_status store_file_upload_part(file_store *store, tr_store_request *request, tr_error *error) {
   file_upload *upload = request->upload;
-  TR_TRY(file_write(&upload->file, request->data, request->data_bytes, request->offset, error));
+  TR_TRY(store_file_write(&upload->file, request->data, request->data_bytes, request->offset, error));
   const part added = {.number = request->part, .offset = request->offset, .bytes = request->data_bytes};
   TR_TRY(remember(store, upload, &added, error));
   request->bytes = request->data_bytes;
@@ -84,22 +84,22 @@ static tr_status check_parts(file_upload *upload, tr_error *error) {
   return TR_OK;
 }
 
-tr_status file_upload_commit(void *self, void *handle, bool if_absent, tr_error *error) {
+tr_status store_file_upload_commit(void *self, void *handle, bool if_absent, tr_error *error) {
   file_store *store = self;
   file_upload *upload = handle;
   tr_status status = check_parts(upload, error);
   if (status == TR_OK) {
-    status = file_commit(store, &upload->file, if_absent, NULL, error);
+    status = store_file_commit(store, &upload->file, if_absent, NULL, error);
   } else {
-    file_abort(&upload->file);
+    store_file_abort(&upload->file);
   }
   upload_free(store, upload);
   return status;
 }
 
-void file_upload_abort(void *self, void *handle) {
+void store_file_upload_abort(void *self, void *handle) {
   if (handle == NULL) return;
   file_upload *upload = handle;
-  file_abort(&upload->file);
+  store_file_abort(&upload->file);
   upload_free(self, upload);
 }

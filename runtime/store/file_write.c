@@ -119,8 +119,8 @@ static int open_new(file_store *store, const char *folder, new_file *file) {
   return name_file(store, folder, -1, file->name);
 }
 
-tr_status file_begin(file_store *store, const char *key, new_file *file, tr_error *error) {
-  TR_TRY(file_path(store, key, file->path, error));
+tr_status store_file_begin(file_store *store, const char *key, new_file *file, tr_error *error) {
+  TR_TRY(store_file_path(store, key, file->path, error));
   char folder[PATH_MAX];
   parent_of(file->path, folder);
   file->made_bytes = 0;
@@ -135,7 +135,7 @@ tr_status file_begin(file_store *store, const char *key, new_file *file, tr_erro
   return fail(error, code, "creating", file->path);
 }
 
-tr_status file_write(new_file *file, const void *data, size_t bytes, uint64_t offset, tr_error *error) {
+tr_status store_file_write(new_file *file, const void *data, size_t bytes, uint64_t offset, tr_error *error) {
   const char *at = data;
   while (bytes > 0) {
     const ssize_t written = pwrite(file->fd, at, bytes < CALL_BYTES ? bytes : CALL_BYTES, (off_t)offset);
@@ -192,7 +192,7 @@ static tr_status publish(file_store *store, const char *folder, new_file *file, 
   return TR_OK;
 }
 
-tr_status file_commit(file_store *store, new_file *file, bool if_absent, tr_object_info *info, tr_error *error) {
+tr_status store_file_commit(file_store *store, new_file *file, bool if_absent, tr_object_info *info, tr_error *error) {
   char folder[PATH_MAX];
   parent_of(file->path, folder);
   tr_status status = TR_OK;
@@ -204,19 +204,19 @@ tr_status file_commit(file_store *store, new_file *file, bool if_absent, tr_obje
   }
   if (status == TR_OK) status = publish(store, folder, file, if_absent, error);
   if (status == TR_OK) status = sync_folders(file, folder, error);
-  file_abort(file);
-  if (status == TR_OK && info != NULL) file_info(&written, info);
+  store_file_abort(file);
+  if (status == TR_OK && info != NULL) store_file_info(&written, info);
   return status;
 }
 
-void file_abort(new_file *file) {
+void store_file_abort(new_file *file) {
   if (file->name[0] != '\0') unlink(file->name);
   close(file->fd);
 }
 
-tr_status file_delete(const file_store *store, const char *key, tr_error *error) {
+tr_status store_file_delete(const file_store *store, const char *key, tr_error *error) {
   char path[PATH_MAX], folder[PATH_MAX];
-  TR_TRY(file_path(store, key, path, error));
+  TR_TRY(store_file_path(store, key, path, error));
   parent_of(path, folder);
   if (unlink(path) != 0) {
     if (errno == ENOENT || errno == ENOTDIR) return TR_OK;

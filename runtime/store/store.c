@@ -115,7 +115,8 @@ tr_status tr_store_wait(tr_store *store, tr_store_request *request, tr_error *er
   while (request->private_state == STATE_PENDING) pthread_cond_wait(&store->completed, &store->lock);
   const bool done = request->private_state == STATE_DONE;
   pthread_mutex_unlock(&store->lock);
-  if (!done) return tr_fail(error, TR_ERR_INVALID, "store: waiting for a request that was not submitted, or calls back");
+  if (!done)
+    return tr_fail(error, TR_ERR_INVALID, "store: waiting for a request that was not submitted, or calls back");
   if (request->done == wake_waiter) request->done = NULL;
   if (error != NULL && request->status != TR_OK) *error = request->error;
   return request->status;

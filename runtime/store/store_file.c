@@ -11,15 +11,16 @@
 
 enum { DEFAULT_THREADS = 2, MAX_THREADS = 64, CALL_BYTES = 1 << 30 };
 
-bool file_is_temporary(const char *name) { return strncmp(name, TMP_PREFIX, sizeof TMP_PREFIX - 1) == 0; }
+bool store_file_is_temporary(const char *name) { return strncmp(name, TMP_PREFIX, sizeof TMP_PREFIX - 1) == 0; }
 
-tr_status file_path(const file_store *store, const char *key, char path[PATH_MAX], tr_error *error) {
+tr_status store_file_path(const file_store *store, const char *key, char path[PATH_MAX], tr_error *error) {
   const int length = snprintf(path, PATH_MAX, "%s/%s", store->root, key);
-  if (length < 0 || length >= PATH_MAX) return tr_fail(error, TR_ERR_INVALID, "store: the path of '%s' is too long", key);
+  if (length < 0 || length >= PATH_MAX)
+    return tr_fail(error, TR_ERR_INVALID, "store: the path of '%s' is too long", key);
   return TR_OK;
 }
 
-void file_info(const struct stat *stat, tr_object_info *info) {
+void store_file_info(const struct stat *stat, tr_object_info *info) {
   const uint64_t modified = (uint64_t)stat->st_mtim.tv_sec * 1000000000u + (uint64_t)stat->st_mtim.tv_nsec;
   info->bytes = (uint64_t)stat->st_size;
   info->modified_ns = (int64_t)modified;
@@ -30,7 +31,7 @@ void file_info(const struct stat *stat, tr_object_info *info) {
 /* An open regular file: anything else (a folder, a device, a pipe) is no object. */
 static tr_status open_object(const file_store *store, const char *key, char path[PATH_MAX], int *fd, struct stat *found,
                              tr_error *error) {
-  TR_TRY(file_path(store, key, path, error));
+  TR_TRY(store_file_path(store, key, path, error));
   /* O_NONBLOCK keeps the open of a named pipe from waiting for a writer; a regular file does not mind. */
   const int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (opened < 0) return tr_fail_errno(error, tr_status_from_errno(errno), errno, "opening %s", path);
@@ -78,7 +79,7 @@ static tr_status get(file_store *store, tr_store_request *request, tr_error *err
   struct stat before, after;
   TR_TRY(open_object(store, request->key, path, &fd, &before, error));
   tr_object_info info;
-  file_info(&before, &info);
+  store_file_info(&before, &info);
   tr_status status = TR_OK;
   if (request->if_match != NULL && strcmp(request->if_match, info.etag) != 0) {
     status = tr_fail(error, TR_ERR_CHANGED, "%s changed: it is no longer the version %s", path, request->if_match);
@@ -86,9 +87,9 @@ static tr_status get(file_store *store, tr_store_request *request, tr_error *err
     status = read_range(store, fd, path, request, error);
   }
   /* Someone may write into the file in place, which no atomic put of ours does: the bytes would be of two versions. */
-  if (status == TR_OK && (fstat(fd, &after) != 0 || after.st_size != before.st_size ||
-                          after.st_mtim.tv_sec != before.st_mtim.tv_sec ||
-                          after.st_mtim.tv_nsec != before.st_mtim.tv_nsec)) {
+  if (status == TR_OK &&
+      (fstat(fd, &after) != 0 || after.st_size != before.st_size || after.st_mtim.tv_sec != before.st_mtim.tv_sec ||
+       after.st_mtim.tv_nsec != before.st_mtim.tv_nsec)) {
     status = tr_fail(error, TR_ERR_CHANGED, "%s changed while it was read at byte %llu", path,
                      (unsigned long long)request->offset);
   }
@@ -100,10 +101,10 @@ static tr_status get(file_store *store, tr_store_request *request, tr_error *err
 static tr_status head(file_store *store, tr_store_request *request, tr_error *error) {
   char path[PATH_MAX];
   struct stat found;
-  TR_TRY(file_path(store, request->key, path, error));
+  TR_TRY(store_file_path(store, request->key, path, error));
   if (stat(path, &found) != 0) return tr_fail_errno(error, tr_status_from_errno(errno), errno, "looking for %s", path);
   if (!S_ISREG(found.st_mode)) return tr_fail(error, TR_ERR_NOT_FOUND, "%s is not a file", path);
-  file_info(&found, &request->info);
+  store_file_info(&found, &request->info);
   return TR_OK;
 }
 
@@ -112,16 +113,16 @@ static tr_status put(file_store *store, tr_store_request *request, tr_error *err
   if (request->if_absent) {
     /* Spares the writing when the answer is known already; the commit decides for good. */
     struct stat found;
-    TR_TRY(file_path(store, request->key, file.path, error));
+    TR_TRY(store_file_path(store, request->key, file.path, error));
     if (lstat(file.path, &found) == 0) return tr_fail(error, TR_ERR_EXISTS, "%s is already there", file.path);
   }
-  TR_TRY(file_begin(store, request->key, &file, error));
-  const tr_status status = file_write(&file, request->data, request->data_bytes, 0, error);
+  TR_TRY(store_file_begin(store, request->key, &file, error));
+  const tr_status status = store_file_write(&file, request->data, request->data_bytes, 0, error);
   if (status != TR_OK) {
-    file_abort(&file);
+    store_file_abort(&file);
     return status;
   }
-  TR_TRY(file_commit(store, &file, request->if_absent, &request->info, error));
+  TR_TRY(store_file_commit(store, &file, request->if_absent, &request->info, error));
   request->bytes = request->data_bytes;
   return TR_OK;
 }
@@ -129,8 +130,9 @@ static tr_status put(file_store *store, tr_store_request *request, tr_error *err
 static tr_status refuse_temporary(const char *key, tr_error *error) {
   for (const char *part = key; part != NULL; part = strchr(part, '/')) {
     if (*part == '/') part++;
-    if (file_is_temporary(part)) {
-      return tr_fail(error, TR_ERR_INVALID, "store: key '%s': names that begin with " TMP_PREFIX " are the store's", key);
+    if (store_file_is_temporary(part)) {
+      return tr_fail(error, TR_ERR_INVALID, "store: key '%s': names that begin with " TMP_PREFIX " are the store's",
+                     key);
     }
   }
   return TR_OK;
@@ -143,8 +145,8 @@ static tr_status execute(void *self, tr_store_request *request, tr_error *error)
     case TR_STORE_GET: return get(store, request, error);
     case TR_STORE_PUT: return put(store, request, error);
     case TR_STORE_HEAD: return head(store, request, error);
-    case TR_STORE_DELETE: return file_delete(store, request->key, error);
-    case TR_STORE_PART: return file_upload_part(store, request, error);
+    case TR_STORE_DELETE: return store_file_delete(store, request->key, error);
+    case TR_STORE_PART: return store_file_upload_part(store, request, error);
   }
   return tr_fail(error, TR_ERR_INVALID, "store: verb %d is unknown", (int)request->verb);
 }
@@ -158,7 +160,7 @@ static void run(void *self, tr_store_request *request) { tr_store_engine_run(((f
 static tr_status upload_begin(void *self, const char *key, void **upload, tr_error *error) {
   TR_TRY(tr_store_key_check(key, error));
   TR_TRY(refuse_temporary(key, error));
-  return file_upload_begin(self, key, upload, error);
+  return store_file_upload_begin(self, key, upload, error);
 }
 
 static void destroy(void *self) {
@@ -173,11 +175,11 @@ static const tr_store_ops ops = {
     .name = "file",
     .submit = submit,
     .run = run,
-    .list = file_list,
-    .list_free = file_list_free,
+    .list = store_file_list,
+    .list_free = store_file_list_free,
     .upload_begin = upload_begin,
-    .upload_commit = file_upload_commit,
-    .upload_abort = file_upload_abort,
+    .upload_commit = store_file_upload_commit,
+    .upload_abort = store_file_upload_abort,
     .part_bytes_min = 1,
     .destroy = destroy,
 };

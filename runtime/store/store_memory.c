@@ -146,8 +146,7 @@ static tr_status insert(memory_store *store, memory_object *made, bool if_absent
     return tr_fail(error, TR_ERR_EXISTS, "memory store: '%s' is already there", made->key);
   }
   const uint64_t used = store->used_bytes - (old != NULL ? old->info.bytes : 0);
-  if (store->capacity_bytes != 0 &&
-      (used > store->capacity_bytes || made->info.bytes > store->capacity_bytes - used)) {
+  if (store->capacity_bytes != 0 && (used > store->capacity_bytes || made->info.bytes > store->capacity_bytes - used)) {
     return tr_fail(error, TR_ERR_NO_SPACE, "memory store: '%s' needs %llu bytes, %llu of %llu are used", made->key,
                    (unsigned long long)made->info.bytes, (unsigned long long)used,
                    (unsigned long long)store->capacity_bytes);
@@ -389,11 +388,8 @@ tr_status tr_store_memory_open(const tr_store_memory_options *options, tr_store 
   store->clock = options->clock;
   store->capacity_bytes = options->capacity_bytes;
   pthread_mutex_init(&store->lock, NULL);
-  const tr_store_engine_options engine = {.allocator = options->allocator,
-                                          .clock = options->clock,
-                                          .threads = THREADS,
-                                          .execute = execute,
-                                          .self = store};
+  const tr_store_engine_options engine = {
+      .allocator = options->allocator, .clock = options->clock, .threads = THREADS, .execute = execute, .self = store};
   tr_status status = tr_store_engine_create(&engine, &store->engine, error);
   if (status == TR_OK) status = tr_store_create(options->allocator, &ops, store, out, error);
   if (status != TR_OK) destroy(store);

@@ -83,7 +83,8 @@ static tr_status parse(const char *url, url_pattern *pattern, tr_error *error) {
     if (close == NULL) return fail(error, url, "a { without its }");
     group->body_bytes = (size_t)(close - group->body);
     TR_TRY(parse_group(group, url, error));
-    if (group->count > URLS_MAX / pattern->count) return fail(error, url, "the brace lists make more than 1,000,000 URLs");
+    if (group->count > URLS_MAX / pattern->count)
+      return fail(error, url, "the brace lists make more than 1,000,000 URLs");
     pattern->count *= group->count;
     at = close + 1;
   }

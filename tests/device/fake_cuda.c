@@ -31,7 +31,8 @@ typedef struct fake {
 static int32_t fake_gpu_count(void) { return FAKE_GPUS; }
 
 static tr_status fake_open(const tr_allocator *allocator, int32_t index, void **self, tr_error *error) {
-  if (index < 0 || index >= FAKE_GPUS) return library->fail(error, TR_ERR_UNAVAILABLE, "device cuda: no GPU %d", (int)index);
+  if (index < 0 || index >= FAKE_GPUS)
+    return library->fail(error, TR_ERR_UNAVAILABLE, "device cuda: no GPU %d", (int)index);
   fake *made = library->alloc(allocator, sizeof *made);
   if (made == NULL) return library->fail(error, TR_ERR_NO_MEMORY, "out of memory");
   made->allocator = allocator;

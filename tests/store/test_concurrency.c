@@ -52,12 +52,10 @@ static void *put_and_get(void *argument) {
                             .key = key,
                             .data = data,
                             .data_bytes = sizeof data};
-    tr_store_request get = {.struct_bytes = sizeof get,
-                            .verb = TR_STORE_GET,
-                            .key = key,
-                            .buffer = buffer,
-                            .buffer_bytes = sizeof buffer};
-    if (tr_store_submit(job->store, &put, NULL) != TR_OK || tr_store_submit(job->store, &get, NULL) != TR_OK) return NULL;
+    tr_store_request get = {
+        .struct_bytes = sizeof get, .verb = TR_STORE_GET, .key = key, .buffer = buffer, .buffer_bytes = sizeof buffer};
+    if (tr_store_submit(job->store, &put, NULL) != TR_OK || tr_store_submit(job->store, &get, NULL) != TR_OK)
+      return NULL;
     if (tr_store_wait(job->store, &get, NULL) == TR_OK) {
       job->torn += get.bytes != sizeof buffer || memcmp(buffer, buffer + 1, sizeof buffer - 1) != 0;
     }

@@ -27,17 +27,17 @@ static const backend backends[] = {{"file", open_file}, {"memory", open_memory}}
 enum { BACKENDS = sizeof backends / sizeof *backends };
 
 /* Test(conformance, NAME) runs the body that follows with an empty store of each kind. */
-#define CONFORMS(NAME)                                                                              \
-  static void NAME(tr_store *store, const char *backend_name);                                      \
-  Test(conformance, NAME) {                                                                         \
-    for (size_t i = 0; i < BACKENDS; i++) {                                                         \
-      tr_store *store = NULL;                                                                       \
-      tr_error error;                                                                               \
-      cr_assert_eq(backends[i].open(NULL, ts_folder(), &store, &error), TR_OK, "%s", error.message); \
-      NAME(store, backends[i].name);                                                                \
-      tr_store_destroy(store);                                                                      \
-    }                                                                                               \
-  }                                                                                                 \
+#define CONFORMS(NAME)                                                                                                 \
+  static void NAME(tr_store *store, const char *backend_name);                                                         \
+  Test(conformance, NAME) {                                                                                            \
+    for (size_t i = 0; i < BACKENDS; i++) {                                                                            \
+      tr_store *store = NULL;                                                                                          \
+      tr_error error;                                                                                                  \
+      cr_assert_eq(backends[i].open(NULL, ts_folder(), &store, &error), TR_OK, "%s", error.message);                   \
+      NAME(store, backends[i].name);                                                                                   \
+      tr_store_destroy(store);                                                                                         \
+    }                                                                                                                  \
+  }                                                                                                                    \
   static void NAME(tr_store *store, const char *backend_name)
 
 static void put_text(tr_store *store, const char *key, const char *text) {
@@ -49,8 +49,7 @@ static void expect_text(tr_store *store, const char *key, const char *text) {
   void *data = NULL;
   size_t bytes = 0;
   tr_error error;
-  cr_assert_eq(tr_store_get_all(store, NULL, key, 1 << 20, &data, &bytes, &error), TR_OK, "%s: %s", key,
-               error.message);
+  cr_assert_eq(tr_store_get_all(store, NULL, key, 1 << 20, &data, &bytes, &error), TR_OK, "%s: %s", key, error.message);
   cr_expect_eq(bytes, strlen(text));
   cr_expect_str_eq((char *)data, text);
   tr_free(NULL, data);
@@ -82,7 +81,7 @@ CONFORMS(reads_any_range_and_stops_at_the_end) {
   const struct {
     uint64_t offset;
     size_t wanted, got;
-  } cases[] = {{0, 1000, 1000}, {0, 1200, 1000}, {1, 999, 999}, {999, 1, 1},   {999, 5, 1},
+  } cases[] = {{0, 1000, 1000}, {0, 1200, 1000}, {1, 999, 999}, {999, 1, 1},    {999, 5, 1},
                {1000, 5, 0},    {1001, 5, 0},    {500, 0, 0},   {77, 123, 123}, {UINT64_MAX - 3, 5, 0}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     size_t bytes = 99;
@@ -171,8 +170,8 @@ CONFORMS(refuses_keys_that_climb_or_are_empty) {
   char longest[TR_KEY_BYTES + 1];
   memset(longest, 'k', sizeof longest);
   longest[TR_KEY_BYTES] = '\0';
-  const char *const bad[] = {"",     "/a",  "a/",    "a//b",  "..",   ".",       "../a", "a/../b",
-                             "a/..", "./a", "a/./b", "/etc/passwd", "//", longest};
+  const char *const bad[] = {"",       "/a",   "a/",  "a//b",  "..",          ".",  "../a",
+                             "a/../b", "a/..", "./a", "a/./b", "/etc/passwd", "//", longest};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     tr_object_info info;
     cr_expect_eq(tr_store_put(store, bad[i], "x", 1, false, NULL), TR_ERR_INVALID, "'%s'", bad[i]);
@@ -197,8 +196,8 @@ CONFORMS(refuses_requests_that_can_never_work) {
   cr_expect_eq(tr_store_wait(store, &request, NULL), TR_ERR_INVALID, "it was never submitted");
 }
 
-static const char *const listed[] = {"a",       "a-b/x", "a.b",     "a/b",       "a/b.c",   "a/b/c", "a/b/d/e",
-                                     "a/b0",    "a0",    "ab/c",    "b/1",       "b/10",    "b/2",   "c",
+static const char *const listed[] = {"a",       "a-b/x", "a.b",     "a/b",       "a/b.c",     "a/b/c", "a/b/d/e",
+                                     "a/b0",    "a0",    "ab/c",    "b/1",       "b/10",      "b/2",   "c",
                                      "c~/last", "z/y/x", "z/y/x.y", "z/y/xx/yy", "\xc3\xa9/t"};
 enum { LISTED = sizeof listed / sizeof *listed };
 
@@ -233,8 +232,8 @@ CONFORMS(lists_sorted_bytewise_by_pages_of_any_size) {
         cr_expect_leq(page.count, max_keys);
         cr_expect(page.count == max_keys || page.next[0] == '\0');
         for (size_t i = 0; i < page.count; i++) {
-          while (at < LISTED && (strncmp(listed[at], prefixes[p], strlen(prefixes[p])) != 0 ||
-                                 !usable(backend_name, listed[at]))) {
+          while (at < LISTED &&
+                 (strncmp(listed[at], prefixes[p], strlen(prefixes[p])) != 0 || !usable(backend_name, listed[at]))) {
             at++;
           }
           cr_assert_lt(at, LISTED, "%s: '%s' is one too many below '%s'", backend_name, page.entries[i].key,
@@ -496,8 +495,8 @@ Test(conformance, survives_each_allocation_failing_in_turn) {
       tr_store_destroy(store);
       cr_expect_eq(counting.live_blocks, 0, "%s leaks when allocation %d fails", backends[b].name, (int)fail_at);
       finished = counting.allocations < fail_at;
-      cr_expect_eq(status, finished ? TR_OK : TR_ERR_NO_MEMORY, "%s: allocation %d: %s", backends[b].name,
-                   (int)fail_at, error.message);
+      cr_expect_eq(status, finished ? TR_OK : TR_ERR_NO_MEMORY, "%s: allocation %d: %s", backends[b].name, (int)fail_at,
+                   error.message);
     }
     cr_expect(finished);
   }

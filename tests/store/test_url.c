@@ -79,9 +79,21 @@ Test(url_expand, moves_the_last_list_fastest) {
 }
 
 Test(url_expand, refuses_what_it_cannot_mean) {
-  const char *const bad[] = {"",       "a{",     "a}",          "a{b",         "{a{b,c}}",          "{abc}",
-                             "{}",     "{1..}",  "{..3}",       "{a..c}",      "{1..2..3}",         "{-1..3}",
-                             "{0..1000000}", "{0..999}{0..999}{0..1}", "{0..99999999999999999999}"};
+  const char *const bad[] = {"",
+                             "a{",
+                             "a}",
+                             "a{b",
+                             "{a{b,c}}",
+                             "{abc}",
+                             "{}",
+                             "{1..}",
+                             "{..3}",
+                             "{a..c}",
+                             "{1..2..3}",
+                             "{-1..3}",
+                             "{0..1000000}",
+                             "{0..999}{0..999}{0..1}",
+                             "{0..99999999999999999999}"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     tr_arena *memory = arena();
     const char *const *urls = NULL;

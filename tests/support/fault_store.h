@@ -9,10 +9,10 @@
 #include <trainrun/store.h>
 
 typedef struct ts_faults {
-  tr_status status;  /* of what fails; TR_OK: TR_ERR_IO */
-  bool forever;      /* every one from the nth on, not the nth alone */
+  tr_status status; /* of what fails; TR_OK: TR_ERR_IO */
+  bool forever;     /* every one from the nth on, not the nth alone */
   uint64_t fail_get, fail_put, fail_head, fail_delete, fail_list, fail_commit; /* parts count as puts */
-  uint64_t fail_any; /* counts requests, listings and commits together */
+  uint64_t fail_any;  /* counts requests, listings and commits together */
   uint64_t short_get; /* this get gives half the bytes it should */
   uint64_t flip_get;  /* this get gives one wrong bit, in the middle */
   uint64_t lose_put;  /* this put says OK and does nothing */

@@ -94,7 +94,7 @@ typedef struct tr_store_ops {
                     tr_error *error);
   void (*list_free)(void *self, tr_list_page *page);
   /* Objects larger than one put. Parts but the last are at least part_bytes_min. Nothing exists before commit; an abort
-   * leaves nothing. if_absent as in a put. */
+   * leaves nothing. A commit ends the upload, failed or not; if_absent as in a put. */
   tr_status (*upload_begin)(void *self, const char *key, void **upload, tr_error *error);
   tr_status (*upload_commit)(void *self, void *upload, bool if_absent, tr_error *error);
   void (*upload_abort)(void *self, void *upload);
