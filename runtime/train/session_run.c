@@ -140,7 +140,12 @@ void tr_session_send(tr_session *session, const char *type, const char *record, 
   if (session->run == NULL && session->world.control < 0) return;
   begin_line(session);
   tr_write_text(&session->line, "{\"type\": \"%s\", \"record\": ", type);
+  const size_t begin = session->line.bytes;
   tr_write_bytes(&session->line, record, bytes);
+  /* A message is one line; between the tokens of a record any white space will do. */
+  for (size_t i = begin; i < session->line.bytes; i++) {
+    if (session->line.data[i] == '\n') session->line.data[i] = ' ';
+  }
   tr_write_text(&session->line, "}");
   send_line(session);
 }

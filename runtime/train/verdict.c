@@ -6,6 +6,8 @@
 
 /* Below this part of a step's time a cause is noise: nothing starves. */
 static const double share_floor = 0.10;
+/* Ranks of one host never compute exactly alike; a straggler costs the others more than this. */
+static const double straggler_floor = 0.15;
 /* A rank is to blame alone when it owns at least this part of a cause that others wait for. */
 static const double alone_floor = 0.80;
 
@@ -166,7 +168,8 @@ void tr_blame_verdict(const tr_blame *blame, const char *source, double needed_b
     const double share = blame->window_s > 0 ? sum / blame->window_s : 0;
     const bool alone = blame->size > 1 && sum > 0 && most / sum >= alone_floor;
     /* Without one rank to blame, waiting for others' compute is the jitter of the machine. */
-    if (share < share_floor || share <= verdict->share || (!stalls((tr_cause)cause) && !alone)) continue;
+    if (share < share_floor || share <= verdict->share) continue;
+    if (!stalls((tr_cause)cause) && (!alone || share < straggler_floor)) continue;
     verdict->cause = (tr_cause)cause;
     verdict->share = share;
     verdict->rank = alone ? worst : -1;
