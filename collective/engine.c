@@ -231,7 +231,10 @@ static void engine_close(tr_comm *comm) {
   if (e->heap_open) comm_heap_fini(&e->heap);
   if (e->view.head != NULL) {
     /* Peers may still read what they were promised: then the memory stays until the segment goes. */
-    if (e->begun == e->completed) seg_heap_release(&e->view);
+    if (!e->announced)
+      seg_home_unclaim(&e->view);
+    else if (e->begun == e->completed)
+      seg_heap_release(&e->view);
     seg_view_close(&e->view);
   }
   engine_plans_clear(e);

@@ -116,6 +116,7 @@ typedef struct engine {
   seg_view view;
   comm_heap heap;
   bool heap_open;
+  bool announced; /* peers may know our home */
   engine_peer *peers; /* [local_size] */
   void **targets;     /* [local_size]: results of the operation at work */
   uint32_t target_count;

@@ -85,6 +85,7 @@ static void announce(engine *e) {
   tr_beacon *beacon = &seg_beacons(head)[e->local_rank];
   __atomic_store_n(&beacon->waits_for, -1, __ATOMIC_RELAXED);
   __atomic_store_n(&beacon->pid, (uint32_t)getpid(), __ATOMIC_RELAXED);
+  e->announced = true;
   atomic_store(&seg_ranks(head)[e->local_rank], seg_tag(e->epoch, (uint64_t)e->view.home + 1));
 }
 

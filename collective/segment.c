@@ -209,6 +209,13 @@ tr_status seg_home_claim(seg_view *view, uint64_t epoch, tr_error *error) {
   return TR_OK;
 }
 
+void seg_home_unclaim(seg_view *view) {
+  if (view->home < 0) return;
+  punch_home(view, view->home);
+  atomic_store(&seg_homes(view->head)[view->home], 0);
+  view->home = -1;
+}
+
 void seg_heap_release(seg_view *view) {
   if (view->home < 0) return;
   (void)fallocate(view->descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)seg_heap_offset(view->home),

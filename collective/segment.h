@@ -88,6 +88,8 @@ TR_MUST_USE tr_status seg_view_open(seg_view *view, const tr_allocator *allocato
 void seg_view_close(seg_view *view);
 /* Takes a free home for this epoch and zeroes its control words. */
 TR_MUST_USE tr_status seg_home_claim(seg_view *view, uint64_t epoch, tr_error *error);
+/* Undoes a claim that no peer has heard of. */
+void seg_home_unclaim(seg_view *view);
 /* Gives the heap's pages back. The control words stay, since a peer may still read that we arrived, and so does the claim:
  * both go with the segment, or in the next epoch's sweep. */
 void seg_heap_release(seg_view *view);
