@@ -7,7 +7,7 @@
 #include <jansson.h>
 #include <trainrun/base.h>
 
-enum { CKPT_JSON_DEPTH_MAX = 32, CKPT_JSON_VALUES_MAX = 4000000 };
+enum { CKPT_JSON_DEPTH_MAX = 32, CKPT_JSON_VALUES_MAX = 1000000 };
 
 typedef struct ckpt_json {
   const char *object; /* whose text it is, for messages */
