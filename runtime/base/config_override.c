@@ -71,8 +71,7 @@ static void make_value(tr_loader *loader, const tr_knob *knob, const char *text,
   const bool structured = knob == NULL || knob->type == TR_KNOB_VALUE || knob->type == TR_KNOB_STRINGS;
   const bool quoted = text[0] == '"' || text[0] == '\'';
   memset(out, 0, sizeof *out);
-  if ((structured || quoted) && parse_toml_value(loader, text, out) &&
-      (structured || out->type == TR_VALUE_STRING)) {
+  if ((structured || quoted) && parse_toml_value(loader, text, out) && (structured || out->type == TR_VALUE_STRING)) {
     detach(loader, out);
     return;
   }
@@ -118,8 +117,8 @@ void tr_loader_apply_flags(tr_loader *loader) {
     const tr_override *override = &loader->source->overrides[i];
     const char *origin = override->origin != NULL ? override->origin : "--set";
     if (!is_path(override->key)) {
-      tr_diagnostics_add(loader->diagnostics, (tr_place){0, 0}, 0, false, override->key,
-                         "write --set table.key=value", "flag %s: '%s' is no key", origin, override->key);
+      tr_diagnostics_add(loader->diagnostics, (tr_place){0, 0}, 0, false, override->key, "write --set table.key=value",
+                         "flag %s: '%s' is no key", origin, override->key);
       continue;
     }
     char spelling[TR_CONFIG_PATH_BYTES];
@@ -133,10 +132,14 @@ void tr_loader_apply_flags(tr_loader *loader) {
 
 static bool starts_with(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
 
-/* Variables of our own that set no knob. */
-static bool is_reserved(const char *name, size_t length) {
-  return starts_with(name, "TRAINRUN_WORKER_") || starts_with(name, "TRAINRUN_TEST_") ||
-         (length == strlen("TRAINRUN_JOB") && starts_with(name, "TRAINRUN_JOB"));
+/* Variables of our own that set no knob: the launcher's, the tests', and what the build and test scripts pass. */
+static bool is_reserved(const char *name) {
+  static const char *const names[] = {"TRAINRUN_JOB=", "TRAINRUN_SOURCE_DIR=", "TRAINRUN_BUILD_DIR="};
+  if (starts_with(name, "TRAINRUN_WORKER_") || starts_with(name, "TRAINRUN_TEST_")) return true;
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    if (starts_with(name, names[i])) return true;
+  }
+  return false;
 }
 
 /* The member of a table whose key reads as NAME in an environment variable, else NAME in small letters and hyphens. */
@@ -218,8 +221,6 @@ void tr_loader_apply_environment(tr_loader *loader) {
     const char *equals = strchr(*environment, '=');
     if (equals == NULL) continue;
     const size_t length = (size_t)(equals - *environment);
-    if (length < TR_CONFIG_PATH_BYTES && !is_reserved(*environment, length)) {
-      apply_variable(loader, *environment, length);
-    }
+    if (length < TR_CONFIG_PATH_BYTES && !is_reserved(*environment)) apply_variable(loader, *environment, length);
   }
 }

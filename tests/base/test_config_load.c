@@ -107,9 +107,15 @@ Test(config_load, intervals_have_five_units) {
     const char *text;
     tr_every every;
   } cases[] = {
-      {"1 epoch", {.epochs = 1}},      {"0.5 epochs", {.epochs = 0.5}},    {"1 step", {.steps = 1}},
-      {"200 steps", {.steps = 200}},   {"50000 samples", {.samples = 50000}}, {"1 sample", {.samples = 1}},
-      {"1000000 tokens", {.tokens = 1000000}}, {"10m", {.time_ns = UINT64_C(600000000000)}}, {"never", {.epochs = 0}},
+      {"1 epoch", {.epochs = 1}},
+      {"0.5 epochs", {.epochs = 0.5}},
+      {"1 step", {.steps = 1}},
+      {"200 steps", {.steps = 200}},
+      {"50000 samples", {.samples = 50000}},
+      {"1 sample", {.samples = 1}},
+      {"1000000 tokens", {.tokens = 1000000}},
+      {"10m", {.time_ns = UINT64_C(600000000000)}},
+      {"never", {.epochs = 0}},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     char text[100];
@@ -117,8 +123,9 @@ Test(config_load, intervals_have_five_units) {
     tr_config *c = load_text(text);
     const tr_every e = tr_config_every(c, "checkpoint.every");
     cr_assert(e.epochs == cases[i].every.epochs && e.steps == cases[i].every.steps &&
-              e.samples == cases[i].every.samples && e.tokens == cases[i].every.tokens &&
-              e.time_ns == cases[i].every.time_ns, "%s", cases[i].text);
+                  e.samples == cases[i].every.samples && e.tokens == cases[i].every.tokens &&
+                  e.time_ns == cases[i].every.time_ns,
+              "%s", cases[i].text);
     tr_config_destroy(c);
   }
 }
@@ -158,8 +165,9 @@ Test(config_load, the_tree_keeps_places_and_the_order_of_the_file) {
 }
 
 Test(config_load, tables_of_data_are_read) {
-  tr_config *c = load_text("[[data.train]]\nname = \"a\"\nurl = \"x.csv\"\nweight = 2\n[[data.train]]\nurl = [\"y\", \"z\"]\n"
-                           "format = \"csv\"\nfields = { image = \"png\" }\n[data.valid.test]\nurl = \"v\"\n");
+  tr_config *c = load_text(
+      "[[data.train]]\nname = \"a\"\nurl = \"x.csv\"\nweight = 2\n[[data.train]]\nurl = [\"y\", \"z\"]\n"
+      "format = \"csv\"\nfields = { image = \"png\" }\n[data.valid.test]\nurl = \"v\"\n");
   const tr_value *train = tr_config_find(c, "data.train");
   cr_assert(train->type == TR_VALUE_ARRAY && train->count == 2);
   cr_assert_str_eq(tr_value_get(&train->items[0], "name")->text, "a");
@@ -168,8 +176,9 @@ Test(config_load, tables_of_data_are_read) {
 }
 
 Test(config_load, storage_tables_have_any_name) {
-  tr_config *c = load_text("[storage.lake]\nendpoint = \"http://h\"\npath-style = true\nbuckets = [\"a\"]\n"
-                           "access-key = { env = \"X\" }\n[storage.b2]\nregion = \"r\"\n");
+  tr_config *c = load_text(
+      "[storage.lake]\nendpoint = \"http://h\"\npath-style = true\nbuckets = [\"a\"]\n"
+      "access-key = { env = \"X\" }\n[storage.b2]\nregion = \"r\"\n");
   cr_assert_str_eq(tr_config_text(c, "storage.lake.endpoint"), "http://h");
   cr_assert(tr_config_boolean(c, "storage.lake.path-style"));
   cr_assert_eq(tr_config_strings(c, "storage.lake.buckets", NULL), 1);
@@ -255,10 +264,15 @@ Test(config_load, a_flag_cannot_smuggle_in_a_second_key) {
 }
 
 Test(config_load, variables_reach_params_and_named_tables) {
-  static const char *const environment[] = {
-      "TRAINRUN_PARAMS_WIDTH=64",      "TRAINRUN_PARAMS_HIDDEN_SIZE=9", "TRAINRUN_PARAMS_DROP_OUT=0.5",
-      "TRAINRUN_STORAGE_LAKE_REGION=eu", "TRAINRUN_RUN_DIR=/tmp/r",       "TRAINRUN_CHECKPOINT_KEEP_LAST=7",
-      "TRAINRUN_DATA_TRAIN=[\"a\", \"b\"]", "TRAINRUN_NAME=",              NULL};
+  static const char *const environment[] = {"TRAINRUN_PARAMS_WIDTH=64",
+                                            "TRAINRUN_PARAMS_HIDDEN_SIZE=9",
+                                            "TRAINRUN_PARAMS_DROP_OUT=0.5",
+                                            "TRAINRUN_STORAGE_LAKE_REGION=eu",
+                                            "TRAINRUN_RUN_DIR=/tmp/r",
+                                            "TRAINRUN_CHECKPOINT_KEEP_LAST=7",
+                                            "TRAINRUN_DATA_TRAIN=[\"a\", \"b\"]",
+                                            "TRAINRUN_NAME=",
+                                            NULL};
   tr_config *c = load((given){.text = "[params]\nhidden_size = 1\n", .environment = environment});
   cr_assert_eq(tr_config_find(c, "params.width")->integer, 64);
   cr_assert_eq(tr_config_find(c, "params.hidden_size")->integer, 9, "the spelling of the file is found");
@@ -272,8 +286,13 @@ Test(config_load, variables_reach_params_and_named_tables) {
 }
 
 Test(config_load, our_own_variables_set_nothing_and_unknown_ones_are_warned_about) {
-  static const char *const environment[] = {"TRAINRUN_WORKER_RANK=3", "TRAINRUN_JOB=x.toml", "TRAINRUN_TEST_LONG=1",
-                                            "TRAINRUN_SEEED=1", "TRAINRUN_BATCH_SIZE=5", NULL};
+  static const char *const environment[] = {"TRAINRUN_WORKER_RANK=3",
+                                            "TRAINRUN_JOB=x.toml",
+                                            "TRAINRUN_SOURCE_DIR=/x",
+                                            "TRAINRUN_TEST_LONG=1",
+                                            "TRAINRUN_SEEED=1",
+                                            "TRAINRUN_BATCH_SIZE=5",
+                                            NULL};
   const tr_config_source source = {.struct_bytes = sizeof source, .environment = environment};
   tr_diagnostics *d;
   tr_config *c = NULL;
@@ -303,9 +322,10 @@ Test(config_load, a_length_from_a_flag_replaces_the_files) {
 Test(config_load, names_in_strings_come_from_the_environment_and_convert) {
   static const char *const environment[] = {"BUCKET=fashion", "BS=32", "EMPTY=", "CLIP=0.5", "JSONL=false", NULL};
   tr_config *c = load((given){
-      .text = "seed = \"${SEED:-9}\"\n[data]\ntrain = \"s3://${BUCKET}/a-${EMPTY:-x}-$${y}$z\"\nbatch-size = \"${BS}\"\n"
-              "prefetch = \"${P:-1}MiB\"\n[train]\ngrad-clip = \"${CLIP}\"\n[metrics]\njsonl = \"${JSONL}\"\n"
-              "[params]\nwidth = \"${W:-32}\"\nname = \"n${BS}\"\nrate = \"${R:--1.5}\"\n",
+      .text =
+          "seed = \"${SEED:-9}\"\n[data]\ntrain = \"s3://${BUCKET}/a-${EMPTY:-x}-$${y}$z\"\nbatch-size = \"${BS}\"\n"
+          "prefetch = \"${P:-1}MiB\"\n[train]\ngrad-clip = \"${CLIP}\"\n[metrics]\njsonl = \"${JSONL}\"\n"
+          "[params]\nwidth = \"${W:-32}\"\nname = \"n${BS}\"\nrate = \"${R:--1.5}\"\n",
       .environment = environment});
   cr_assert_eq(tr_config_integer(c, "seed"), 9);
   cr_assert_str_eq(tr_config_find(c, "data.train")->text, "s3://fashion/a-x-${y}$z");
