@@ -79,9 +79,7 @@ char *tr_strndup(const tr_allocator *allocator, const char *text, size_t length)
   return copy;
 }
 
-char *tr_strdup(const tr_allocator *allocator, const char *text) {
-  return tr_strndup(allocator, text, strlen(text));
-}
+char *tr_strdup(const tr_allocator *allocator, const char *text) { return tr_strndup(allocator, text, strlen(text)); }
 
 char *tr_asprintf(const tr_allocator *allocator, const char *format, ...) {
   va_list arguments, again;
@@ -135,8 +133,8 @@ static void *counting_alloc(void *self, size_t bytes, size_t align) {
   __atomic_add_fetch(&counting->live_blocks, 1, __ATOMIC_RELAXED);
   const uint64_t live = __atomic_add_fetch(&counting->live_bytes, bytes, __ATOMIC_RELAXED);
   uint64_t peak = __atomic_load_n(&counting->peak_bytes, __ATOMIC_RELAXED);
-  while (live > peak && !__atomic_compare_exchange_n(&counting->peak_bytes, &peak, live, true, __ATOMIC_RELAXED,
-                                                     __ATOMIC_RELAXED)) {
+  while (live > peak &&
+         !__atomic_compare_exchange_n(&counting->peak_bytes, &peak, live, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return p;
 }

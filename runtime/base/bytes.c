@@ -46,9 +46,7 @@ uint16_t tr_read_u16be(tr_reader *reader) { return (uint16_t)read_big(reader, 2)
 uint32_t tr_read_u32be(tr_reader *reader) { return (uint32_t)read_big(reader, 4); }
 uint64_t tr_read_u64be(tr_reader *reader) { return read_big(reader, 8); }
 
-void tr_writer_init(tr_writer *writer, const tr_allocator *allocator) {
-  *writer = (tr_writer){.allocator = allocator};
-}
+void tr_writer_init(tr_writer *writer, const tr_allocator *allocator) { *writer = (tr_writer){.allocator = allocator}; }
 
 void tr_writer_fini(tr_writer *writer) {
   tr_free(writer->allocator, writer->data);

@@ -46,7 +46,8 @@ static void check_text_map(tr_loader *loader, const char *path, const tr_value *
     const tr_value *item = &value->items[i];
     const bool scalar = item->type == TR_VALUE_INTEGER || item->type == TR_VALUE_REAL || item->type == TR_VALUE_BOOLEAN;
     if (item->type == TR_VALUE_STRING || (scalars && scalar)) continue;
-    tr_loader_mistake(loader, path, item, false, scalar ? "put it in quotes" : NULL, "'%s' must be a string", item->key);
+    tr_loader_mistake(loader, path, item, false, scalar ? "put it in quotes" : NULL, "'%s' must be a string",
+                      item->key);
   }
 }
 
@@ -124,14 +125,16 @@ static void check_source_key(tr_loader *loader, const char *path, const tr_value
     }
   } else {
     char hint[256];
-    const bool near = tr_config_suggest_choice(train ? "name|url|weight|format|fields" : "url|format|fields", item->key, hint);
+    const bool near = tr_config_suggest_choice(train ? "name|url|weight|format|fields" : "url|format|fields", item->key,
+                                               hint);
     tr_loader_mistake(loader, path, item, true, near ? hint : NULL, "unknown key '%s'", item->key);
   }
 }
 
 static void check_source(tr_loader *loader, const char *path, const tr_value *source, bool train) {
   if (source->type != TR_VALUE_TABLE) {
-    tr_loader_mistake(loader, path, source, false, NULL, "'%s' is either a list of URLs or of tables, not of both", path);
+    tr_loader_mistake(loader, path, source, false, NULL, "'%s' is either a list of URLs or of tables, not of both",
+                      path);
     return;
   }
   for (size_t i = 0; i < source->count; i++) check_source_key(loader, path, &source->items[i], train);

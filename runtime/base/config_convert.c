@@ -128,8 +128,9 @@ static bool convert_amount(const conversion *c, tr_setting *setting) {
   if (c->value->type != TR_VALUE_STRING) {
     char hint[96] = "";
     if (c->value->type == TR_VALUE_INTEGER && c->value->integer >= 0) {
-      snprintf(hint, sizeof hint, is_bytes ? "add a unit: \"%lldMiB\" (B, KiB, MiB, GiB, TiB)"
-                                           : "add a unit: \"%llds\" (ms, s, m, h, d)", (long long)c->value->integer);
+      snprintf(hint, sizeof hint,
+               is_bytes ? "add a unit: \"%lldMiB\" (B, KiB, MiB, GiB, TiB)" : "add a unit: \"%llds\" (ms, s, m, h, d)",
+               (long long)c->value->integer);
     }
     return refuse_type(c, hint[0] != '\0' ? hint : NULL);
   }
@@ -165,10 +166,10 @@ bool tr_parse_every(const char *text, tr_every *every) {
   if (strcmp(unit, "epoch") == 0 || strcmp(unit, "epochs") == 0) {
     return tr_parse_real(number, &every->epochs) && every->epochs > 0;
   }
-  uint64_t *count = strcmp(unit, "step") == 0 || strcmp(unit, "steps") == 0         ? &every->steps
+  uint64_t *count = strcmp(unit, "step") == 0 || strcmp(unit, "steps") == 0       ? &every->steps
                     : strcmp(unit, "sample") == 0 || strcmp(unit, "samples") == 0 ? &every->samples
                     : strcmp(unit, "token") == 0 || strcmp(unit, "tokens") == 0   ? &every->tokens
-                                                                                    : NULL;
+                                                                                  : NULL;
   return count != NULL && tr_parse_u64(number, count) && *count > 0;
 }
 
@@ -208,7 +209,11 @@ static void list_choices(const char *choices, char text[192]) {
   while (*choices != '\0' && at < 192) {
     const size_t length = strcspn(choices, "|");
     const bool last = choices[length] == '\0';
-    const int added = snprintf(text + at, 192 - at, "%s%.*s", at == 0 ? "" : last ? " or " : ", ", (int)length, choices);
+    const int added = snprintf(text + at, 192 - at, "%s%.*s",
+                               at == 0 ? ""
+                               : last  ? " or "
+                                       : ", ",
+                               (int)length, choices);
     at += (size_t)added;
     choices += length + !last;
   }
@@ -246,8 +251,8 @@ static bool convert_strings(const conversion *c, tr_setting *setting) {
   for (size_t i = 0; i < count; i++) {
     const tr_value *item = single ? value : &value->items[i];
     if (item->type != TR_VALUE_STRING) {
-      tr_loader_mistake(c->loader, c->path, item, false, "put it in quotes", "'%s' must be a list of strings, not of %s",
-                        last_segment(c->path), value_words(item));
+      tr_loader_mistake(c->loader, c->path, item, false, "put it in quotes",
+                        "'%s' must be a list of strings, not of %s", last_segment(c->path), value_words(item));
       return false;
     }
     items[i] = item->text;
@@ -307,7 +312,8 @@ bool tr_setting_default(tr_arena *arena, const tr_knob *knob, tr_setting *settin
   tr_value *value = tr_arena_alloc(arena, sizeof *value);
   if (value == NULL || !tr_tree_parse_default(arena, knob->default_text, value)) return false;
   tr_loader quiet = {.arena = arena};
-  const conversion c = {.loader = &quiet, .value = value, .knob = knob, .rule = tr_knob_rule_of(knob), .path = knob->key};
+  const conversion c = {
+      .loader = &quiet, .value = value, .knob = knob, .rule = tr_knob_rule_of(knob), .path = knob->key};
   setting->value = value;
   return convert(&c, setting);
 }

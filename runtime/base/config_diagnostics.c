@@ -152,7 +152,8 @@ bool tr_config_is_secret_at(const char *line, size_t at) {
     if (at < length) continue;
     const char *word = line + at - length;
     bool same = true;
-    for (size_t j = 0; j < length; j++) same = same && (word[j] == names[i][j] || (word[j] == '_' && names[i][j] == '-'));
+    for (size_t j = 0; j < length; j++)
+      same = same && (word[j] == names[i][j] || (word[j] == '_' && names[i][j] == '-'));
     if (same) return true;
   }
   return false;

@@ -119,7 +119,8 @@ struct tr_config {
   const char *name;
   const char *directory; /* NULL: paths are not resolved */
   tr_value raw, root;
-  tr_setting *settings; /* one a knob in the order of the table, then one a concrete key of a '*' knob and of [params] */
+  tr_setting
+      *settings; /* one a knob in the order of the table, then one a concrete key of a '*' knob and of [params] */
   size_t setting_count;
 };
 

@@ -11,8 +11,8 @@ enum { PLAIN = 0, FINGERPRINT = 1, PLANNED = 2 };
 
 #define UNBOUNDED -HUGE_VAL, HUGE_VAL
 #define FROM(low) low, HUGE_VAL
-#define FORMATS "auto|webdataset|mds|tokens|idx|csv|parquet"
-#define WHOLE 9.2e18
+#define FORMATS   "auto|webdataset|mds|tokens|idx|csv|parquet"
+#define WHOLE     9.2e18
 
 /* clang-format off */
 /* X(key, type, unit, default, choices, flags, min, max, shape, help) */
@@ -189,9 +189,9 @@ enum { PLAIN = 0, FINGERPRINT = 1, PLANNED = 2 };
 
 /* UNBOUNDED and FROM() expand to two arguments, so rows pass through one more macro before their columns are counted. */
 #define KNOB_ROW(...) KNOB_COLUMNS(__VA_ARGS__)
-#define KNOB_COLUMNS(key, type, unit, standard, choices, flags, low, high, shape, help) \
+#define KNOB_COLUMNS(key, type, unit, standard, choices, flags, low, high, shape, help)                                \
   {key, TR_KNOB_##type, unit, standard, choices, help, ((flags)&FINGERPRINT) != 0, ((flags)&PLANNED) != 0},
-#define RULE_ROW(...) RULE_COLUMNS(__VA_ARGS__)
+#define RULE_ROW(...)                                                                   RULE_COLUMNS(__VA_ARGS__)
 #define RULE_COLUMNS(key, type, unit, standard, choices, flags, low, high, shape, help) {low, high, TR_SHAPE_##shape},
 
 static const tr_knob knobs[] = {KNOBS(KNOB_ROW)};

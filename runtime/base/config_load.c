@@ -21,10 +21,10 @@ void tr_loader_mistake(tr_loader *loader, const char *path, const tr_value *valu
   const bool on_key = at_key && value->key_place.line > 0;
   const tr_place place = on_key ? value->key_place : value->place;
   if (place.line > 0) {
-    const uint32_t length =
-        tr_diagnostics_full(loader->diagnostics)
-            ? 1
-            : tr_source_token_length(loader->source->text, loader->source->text_bytes, place, on_key);
+    const uint32_t length = tr_diagnostics_full(loader->diagnostics)
+                                ? 1
+                                : tr_source_token_length(loader->source->text, loader->source->text_bytes, place,
+                                                         on_key);
     tr_diagnostics_add(loader->diagnostics, place, length, false, path, hint, "%s", message);
     return;
   }
@@ -234,8 +234,8 @@ static tr_status fail_config(const tr_loader *loader, size_t errors, tr_error *e
   }
   if (errors > 1) snprintf(more, sizeof more, " (and %zu more)", errors - 1);
   return tr_fail(error, TR_ERR_CONFIG, "%s%s: %s%s%s%s%s", loader->config->name, place, first->message,
-                 first->hint != NULL ? " (" : "", first->hint != NULL ? first->hint : "", first->hint != NULL ? ")" : "",
-                 more);
+                 first->hint != NULL ? " (" : "", first->hint != NULL ? first->hint : "",
+                 first->hint != NULL ? ")" : "", more);
 }
 
 static tr_status create(const tr_config_source *source, tr_config **out, tr_error *error) {
@@ -258,7 +258,8 @@ err_config:
   return status;
 }
 
-tr_status tr_config_load(const tr_config_source *source, tr_diagnostics *diagnostics, tr_config **out, tr_error *error) {
+tr_status tr_config_load(const tr_config_source *source, tr_diagnostics *diagnostics, tr_config **out,
+                         tr_error *error) {
   if (source == NULL || source->struct_bytes != sizeof *source) {
     return tr_fail(error, TR_ERR_INVALID, "tr_config_load: struct_bytes is wrong");
   }

@@ -9,18 +9,24 @@ static const char head[] =
     "\n"
     "Made from the table of knobs in `runtime/base/config_knobs.c`; a test keeps the two the same.\n"
     "\n"
-    "A job is a TOML file. A key can also be given on the command line, `--set train.epochs=3`, or in the environment,\n"
-    "`TRAINRUN_TRAIN_EPOCHS=3` (capitals, with `_` for `.` and `-`). A flag wins over the environment, that over the file,\n"
+    "A job is a TOML file. A key can also be given on the command line, `--set train.epochs=3`, or in the "
+    "environment,\n"
+    "`TRAINRUN_TRAIN_EPOCHS=3` (capitals, with `_` for `.` and `-`). A flag wins over the environment, that over the "
+    "file,\n"
     "that over the default; `trainrun check --explain` says where each value came from.\n"
     "\n"
     "- Sizes are `\"64MiB\"` (B, KiB, MiB, GiB, TiB, KB, MB, GB, TB), times `\"500ms\"` (ns, us, ms, s, m, h, d).\n"
-    "- An interval is `\"200 steps\"`, `\"1 epoch\"`, `\"50000 samples\"`, `\"1000000 tokens\"`, a time, or `\"never\"`.\n"
-    "- `\"${NAME}\"` and `\"${NAME:-default}\"` in strings of the file come from the environment and are then converted;\n"
+    "- An interval is `\"200 steps\"`, `\"1 epoch\"`, `\"50000 samples\"`, `\"1000000 tokens\"`, a time, or "
+    "`\"never\"`.\n"
+    "- `\"${NAME}\"` and `\"${NAME:-default}\"` in strings of the file come from the environment and are then "
+    "converted;\n"
     "  `$${` is the text `${`.\n"
-    "- Relative paths of the file are relative to it, except `run-dir`; paths from flags and the environment are relative\n"
+    "- Relative paths of the file are relative to it, except `run-dir`; paths from flags and the environment are "
+    "relative\n"
     "  to the working directory.\n"
     "- An unknown key is a mistake.\n"
-    "- Exactly one of `epochs`, `steps`, `samples`, `tokens` and `time` in `[train]` is the length of a run; one from a flag\n"
+    "- Exactly one of `epochs`, `steps`, `samples`, `tokens` and `time` in `[train]` is the length of a run; one from "
+    "a flag\n"
     "  replaces the file's.\n"
     "- Keys marked with * are part of the fingerprint: a run goes on only where they are the same.\n";
 
@@ -33,9 +39,9 @@ static void write_cell(tr_writer *writer, const char *text) {
 
 static void write_type(tr_writer *writer, const tr_knob *knob) {
   static const char *const words[] = {
-      [TR_KNOB_STRING] = "string",   [TR_KNOB_INTEGER] = "integer",   [TR_KNOB_REAL] = "number",
-      [TR_KNOB_BOOLEAN] = "boolean", [TR_KNOB_BYTES] = "size",        [TR_KNOB_DURATION] = "time",
-      [TR_KNOB_COUNT] = "integer",   [TR_KNOB_EVERY] = "interval",    [TR_KNOB_CHOICE] = "",
+      [TR_KNOB_STRING] = "string",   [TR_KNOB_INTEGER] = "integer", [TR_KNOB_REAL] = "number",
+      [TR_KNOB_BOOLEAN] = "boolean", [TR_KNOB_BYTES] = "size",      [TR_KNOB_DURATION] = "time",
+      [TR_KNOB_COUNT] = "integer",   [TR_KNOB_EVERY] = "interval",  [TR_KNOB_CHOICE] = "",
       [TR_KNOB_STRINGS] = "strings", [TR_KNOB_VALUE] = "table",
   };
   const tr_knob_shape shape = tr_knob_rule_of(knob)->shape;

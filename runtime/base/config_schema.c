@@ -14,7 +14,8 @@ static void write_enum(tr_writer *writer, const char *choices) {
     const size_t length = strcspn(choices, "|");
     const bool boolean = (length == 4 && memcmp(choices, "true", 4) == 0) ||
                          (length == 5 && memcmp(choices, "false", 5) == 0);
-    tr_write_text(writer, "%s%s%.*s%s", first ? "" : ",", boolean ? "" : "\"", (int)length, choices, boolean ? "" : "\"");
+    tr_write_text(writer, "%s%s%.*s%s", first ? "" : ",", boolean ? "" : "\"", (int)length, choices,
+                  boolean ? "" : "\"");
     if (boolean) tr_write_text(writer, ",\"%.*s\"", (int)length, choices);
     choices += length + (choices[length] == '|');
   }
@@ -28,9 +29,10 @@ static void write_range(tr_writer *writer, const tr_knob_rule *rule) {
 }
 
 static void write_source_table(tr_writer *writer, bool train) {
-  tr_write_text(writer, "{\"type\":\"object\",\"required\":[\"url\"],\"additionalProperties\":false,\"properties\":{"
-                        "\"url\":{\"$ref\":\"#/$defs/urls\"},\"fields\":{\"type\":\"object\","
-                        "\"additionalProperties\":{\"type\":\"string\"}},\"format\":{");
+  tr_write_text(writer,
+                "{\"type\":\"object\",\"required\":[\"url\"],\"additionalProperties\":false,\"properties\":{"
+                "\"url\":{\"$ref\":\"#/$defs/urls\"},\"fields\":{\"type\":\"object\","
+                "\"additionalProperties\":{\"type\":\"string\"}},\"format\":{");
   write_enum(writer, tr_knob_find("data.format")->choices);
   tr_write_text(writer, "}");
   if (train) {
@@ -47,8 +49,9 @@ static void write_value_type(tr_writer *writer, tr_knob_shape shape) {
       tr_write_text(writer, "}]");
       break;
     case TR_SHAPE_VALID:
-      tr_write_text(writer, "\"anyOf\":[{\"$ref\":\"#/$defs/urls\"},{\"type\":\"object\",\"minProperties\":1,"
-                            "\"additionalProperties\":");
+      tr_write_text(writer,
+                    "\"anyOf\":[{\"$ref\":\"#/$defs/urls\"},{\"type\":\"object\",\"minProperties\":1,"
+                    "\"additionalProperties\":");
       write_source_table(writer, false);
       tr_write_text(writer, "}]");
       break;
@@ -56,15 +59,18 @@ static void write_value_type(tr_writer *writer, tr_knob_shape shape) {
       tr_write_text(writer, "\"type\":\"object\",\"additionalProperties\":{\"type\":\"string\"}");
       break;
     case TR_SHAPE_SCALAR_MAP:
-      tr_write_text(writer, "\"type\":\"object\",\"additionalProperties\":{\"type\":[\"string\",\"number\",\"boolean\"]}");
+      tr_write_text(writer,
+                    "\"type\":\"object\",\"additionalProperties\":{\"type\":[\"string\",\"number\",\"boolean\"]}");
       break;
     case TR_SHAPE_BETAS:
-      tr_write_text(writer, "\"type\":\"array\",\"minItems\":2,\"maxItems\":2,"
-                            "\"items\":{\"type\":\"number\",\"minimum\":0,\"exclusiveMaximum\":1}");
+      tr_write_text(writer,
+                    "\"type\":\"array\",\"minItems\":2,\"maxItems\":2,"
+                    "\"items\":{\"type\":\"number\",\"minimum\":0,\"exclusiveMaximum\":1}");
       break;
     case TR_SHAPE_SECRET:
-      tr_write_text(writer, "\"type\":\"object\",\"minProperties\":1,\"maxProperties\":1,\"additionalProperties\":false,"
-                            "\"properties\":{\"env\":{\"type\":\"string\"},\"file\":{\"type\":\"string\"}}");
+      tr_write_text(writer,
+                    "\"type\":\"object\",\"minProperties\":1,\"maxProperties\":1,\"additionalProperties\":false,"
+                    "\"properties\":{\"env\":{\"type\":\"string\"},\"file\":{\"type\":\"string\"}}");
       break;
     default: tr_write_text(writer, "\"type\":\"object\"");
   }
@@ -89,8 +95,9 @@ static void write_type(tr_writer *writer, const tr_knob *knob) {
       tr_write_text(writer, "\"type\":\"string\",\"pattern\":\"^0$|^[0-9]+([.][0-9]+)? ?(ns|us|ms|s|m|h|d)$|[$][{]\"");
       break;
     case TR_KNOB_EVERY:
-      tr_write_text(writer, "\"type\":\"string\",\"pattern\":\"^never$|^[0-9]+([.][0-9]+)? "
-                            "?(epochs?|steps?|samples?|tokens?|ns|us|ms|s|m|h|d)$|[$][{]\"");
+      tr_write_text(writer,
+                    "\"type\":\"string\",\"pattern\":\"^never$|^[0-9]+([.][0-9]+)? "
+                    "?(epochs?|steps?|samples?|tokens?|ns|us|ms|s|m|h|d)$|[$][{]\"");
       break;
     case TR_KNOB_CHOICE:
       tr_write_text(writer, "\"anyOf\":[{");
@@ -140,12 +147,13 @@ static void write_object(tr_writer *writer, size_t begin, size_t end, size_t pre
 void tr_config_write_schema(tr_writer *writer) {
   size_t count;
   tr_config_knobs(&count);
-  tr_write_text(writer, "{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"title\":\"job.toml of trainrun\","
-                        "\n\"$defs\":{"
-                        "\"interpolated\":{\"type\":\"string\",\"pattern\":\"[$][{]\"},"
-                        "\"strings\":{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"items\":{\"type\":\"string\"}}]},"
-                        "\"urls\":{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"type\":\"array\",\"minItems\":1,"
-                        "\"items\":{\"type\":\"string\",\"minLength\":1}}]}},\n");
+  tr_write_text(writer,
+                "{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"title\":\"job.toml of trainrun\","
+                "\n\"$defs\":{"
+                "\"interpolated\":{\"type\":\"string\",\"pattern\":\"[$][{]\"},"
+                "\"strings\":{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"items\":{\"type\":\"string\"}}]},"
+                "\"urls\":{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"type\":\"array\",\"minItems\":1,"
+                "\"items\":{\"type\":\"string\",\"minLength\":1}}]}},\n");
   write_object(writer, 0, count, 0);
   tr_write_text(writer, "}\n");
 }

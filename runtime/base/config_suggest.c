@@ -95,10 +95,10 @@ static const synonym synonyms[] = {
 };
 
 typedef struct search {
-  const char *path;   /* the unknown key */
-  const char *word;   /* its last segment */
-  size_t parent;      /* length of its table's path, without the dot */
-  int best;           /* four times the distance, plus what makes a candidate less likely */
+  const char *path; /* the unknown key */
+  const char *word; /* its last segment */
+  size_t parent;    /* length of its table's path, without the dot */
+  int best;         /* four times the distance, plus what makes a candidate less likely */
   char found[TR_CONFIG_PATH_BYTES];
 } search;
 

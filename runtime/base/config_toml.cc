@@ -11,11 +11,11 @@ namespace {
 }
 #define TOML_ASSERT(expr) (static_cast<bool>(expr) ? static_cast<void>(0) : broken_assertion())
 
-#define TOML_EXCEPTIONS 1
-#define TOML_HEADER_ONLY 1
-#define TOML_ENABLE_FORMATTERS 0
+#define TOML_EXCEPTIONS                 1
+#define TOML_HEADER_ONLY                1
+#define TOML_ENABLE_FORMATTERS          0
 #define TOML_ENABLE_UNRELEASED_FEATURES 0
-#define TOML_MAX_NESTED_VALUES 64
+#define TOML_MAX_NESTED_VALUES          64
 
 #include <toml++/toml.h>
 

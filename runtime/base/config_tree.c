@@ -159,7 +159,8 @@ static bool is_name(const char *text, size_t length) {
 }
 
 /* Writes what "${...}" at `text` stands for and returns what follows it; NULL after a mistake has been reported. */
-static const char *expand(tr_loader *loader, const char *path, const tr_value *value, const char *text, tr_writer *out) {
+static const char *expand(tr_loader *loader, const char *path, const tr_value *value, const char *text,
+                          tr_writer *out) {
   const char *name = text + 2;
   const char *end = strchr(name, '}');
   if (end == NULL) {
@@ -263,7 +264,7 @@ static void resolve(tr_loader *loader, char path[TR_CONFIG_PATH_BYTES], size_t p
       const int added = snprintf(path + path_length, TR_CONFIG_PATH_BYTES - path_length, "%s%s",
                                  path_length > 0 ? "." : "", from->items[i].key);
       length = path_length + (size_t)added < TR_CONFIG_PATH_BYTES ? path_length + (size_t)added
-                                                                   : TR_CONFIG_PATH_BYTES - 1;
+                                                                  : TR_CONFIG_PATH_BYTES - 1;
     }
     resolve(loader, path, length, &from->items[i], &items[i]);
     path[path_length] = '\0';

@@ -152,8 +152,8 @@ void tr_logf(tr_log *log, tr_log_level level, const char *format, ...) {
 
 void tr_log_error(tr_log *log, const char *context, const tr_error *error) {
   if (!tr_log_enabled(log, TR_LOG_ERROR) || error == NULL) return;
-  tr_logf(log, TR_LOG_ERROR, "%s%s%s (%s)", context != NULL ? context : "", context != NULL ? ": " : "",
-          error->message, tr_status_name(error->status));
+  tr_logf(log, TR_LOG_ERROR, "%s%s%s (%s)", context != NULL ? context : "", context != NULL ? ": " : "", error->message,
+          tr_status_name(error->status));
 }
 
 void tr_log_write_fd(void *self, tr_log_level level, const char *line, size_t bytes) {

@@ -94,7 +94,8 @@ static void write_metadata(const tr_trace *trace, uint64_t lost, tr_writer *writ
   tr_write_text(writer, "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":%d,\"args\":{\"name\":\"rank %d\"}}",
                 (int)trace->rank, (int)trace->rank);
   for (size_t i = 0; i < sizeof lanes / sizeof *lanes; i++) {
-    tr_write_text(writer, ",\n{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%d,\"tid\":%zu,\"args\":{\"name\":\"%s\"}}",
+    tr_write_text(writer,
+                  ",\n{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%d,\"tid\":%zu,\"args\":{\"name\":\"%s\"}}",
                   (int)trace->rank, i, lanes[i]);
   }
   if (lost > 0) {

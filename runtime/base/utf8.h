@@ -10,7 +10,10 @@ static inline size_t tr_utf8_length(const unsigned char *text, size_t left) {
   if (left == 0) return 0;
   const unsigned char lead = text[0];
   if (lead < 0x80) return 1;
-  const size_t length = lead >= 0xF0 && lead <= 0xF4 ? 4 : lead >= 0xE0 && lead < 0xF0 ? 3 : lead >= 0xC2 && lead < 0xE0 ? 2 : 0;
+  const size_t length = lead >= 0xF0 && lead <= 0xF4  ? 4
+                        : lead >= 0xE0 && lead < 0xF0 ? 3
+                        : lead >= 0xC2 && lead < 0xE0 ? 2
+                                                      : 0;
   if (length == 0 || left < length) return 0;
   for (size_t i = 1; i < length; i++) {
     if ((text[i] & 0xC0) != 0x80) return 0;

@@ -8,8 +8,8 @@
 #include <trainrun/rng.h>
 
 Test(bytes, reads_both_byte_orders) {
-  static const uint8_t data[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
-                                 26, 27, 28, 29};
+  static const uint8_t data[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29};
   tr_reader r = tr_reader_of(data, sizeof data);
   cr_assert_eq(tr_read_u8(&r), 1);
   cr_assert_eq(tr_read_u16le(&r), 0x0302);
@@ -109,7 +109,7 @@ Test(bytes, json_strings_are_escaped) {
 Test(bytes, json_strings_replace_what_is_not_utf8) {
   check_json("\xFF", "\"\xEF\xBF\xBD\"");
   check_json("a\xC3", "\"a\xEF\xBF\xBD\"");
-  check_json("\xC0\xAF", "\"\xEF\xBF\xBD\xEF\xBF\xBD\"");                     /* overlong */
+  check_json("\xC0\xAF", "\"\xEF\xBF\xBD\xEF\xBF\xBD\"");                   /* overlong */
   check_json("\xED\xA0\x80x", "\"\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBDx\""); /* a surrogate */
 }
 
@@ -157,8 +157,9 @@ Test(bytes, parses_sizes) {
     cr_assert(tr_parse_bytes(good[i].text, &bytes), "%s", good[i].text);
     cr_assert_eq(bytes, good[i].bytes, "%s", good[i].text);
   }
-  static const char *const bad[] = {"",     "MiB",   "-1",  "+1",     "1.",  ".5KiB", "1e3",  "64Mib", "64MiBx",
-                                    " 64B", "64B ", "64 ", "0x10", "1 2", "16777216TiB", "18446744073709551616"};
+  static const char *const bad[] = {
+      "",       "MiB",  "-1",   "+1",  "1.",   ".5KiB", "1e3",         "64Mib",
+      "64MiBx", " 64B", "64B ", "64 ", "0x10", "1 2",   "16777216TiB", "18446744073709551616"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     uint64_t bytes = 42;
     cr_assert(!tr_parse_bytes(bad[i], &bytes), "%s", bad[i]);

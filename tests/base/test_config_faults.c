@@ -9,7 +9,8 @@
 
 static const char good[] =
     "name = \"x\"\nprogram = \"p\"\n[cluster]\nhosts = [\"a\", \"b\"]\n[storage.lake]\nendpoint = \"http://h\"\n"
-    "access-key = { env = \"X\" }\n[data]\ntrain = [\"${A:-x}\", \"y\"]\nfields = { image = \"png\" }\n[params]\nwidth = 3\n"
+    "access-key = { env = \"X\" }\n[data]\ntrain = [\"${A:-x}\", \"y\"]\nfields = { image = \"png\" }\n[params]\nwidth "
+    "= 3\n"
     "deep = { a = [1, 2, { b = \"c\" }] }\n";
 
 static const char bad[] = "nme = 1\nseed = \"x\"\n[data]\nbatch-size = 0\n[train]\nsteps = 1\nepochs = 2\n";
@@ -23,16 +24,23 @@ static uint64_t fail_each(const char *text, bool collect, bool forever, tr_statu
     tr_counting_allocator_init(&counting);
     counting.fail_at = n;
     counting.fail_forever = forever;
-    const tr_config_source source = {.struct_bytes = sizeof source, .allocator = &counting.allocator, .text = text,
-                                     .text_bytes = strlen(text), .name = "j", .directory = "/d", .overrides = flags,
-                                     .override_count = 2, .environment = environment};
+    const tr_config_source source = {.struct_bytes = sizeof source,
+                                     .allocator = &counting.allocator,
+                                     .text = text,
+                                     .text_bytes = strlen(text),
+                                     .name = "j",
+                                     .directory = "/d",
+                                     .overrides = flags,
+                                     .override_count = 2,
+                                     .environment = environment};
     tr_diagnostics *diagnostics = NULL;
     tr_config *config = NULL;
     tr_error error = {.status = TR_OK};
     tr_status status = collect ? tr_diagnostics_create(&counting.allocator, &diagnostics, &error) : TR_OK;
     if (status == TR_OK) status = tr_config_load(&source, diagnostics, &config, &error);
     const bool hit = counting.allocations >= n;
-    cr_assert_eq(status, hit ? TR_ERR_NO_MEMORY : expected, "allocation %llu: %s", (unsigned long long)n, error.message);
+    cr_assert_eq(status, hit ? TR_ERR_NO_MEMORY : expected, "allocation %llu: %s", (unsigned long long)n,
+                 error.message);
     if (status != TR_OK) cr_assert(config == NULL && error.status == status && error.message[0] != '\0');
     tr_config_destroy(config);
     tr_diagnostics_destroy(diagnostics);
@@ -70,8 +78,8 @@ static uint64_t peak;
 static tr_status load(const char *text, size_t bytes, tr_error *error) {
   tr_counting_allocator counting;
   tr_counting_allocator_init(&counting);
-  const tr_config_source source = {.struct_bytes = sizeof source, .allocator = &counting.allocator, .text = text,
-                                   .text_bytes = bytes, .name = "j"};
+  const tr_config_source source = {
+      .struct_bytes = sizeof source, .allocator = &counting.allocator, .text = text, .text_bytes = bytes, .name = "j"};
   tr_diagnostics *diagnostics = NULL;
   tr_config *config = NULL;
   cr_assert_eq(tr_diagnostics_create(&counting.allocator, &diagnostics, NULL), TR_OK);

@@ -11,8 +11,12 @@ typedef struct outcome {
 } outcome;
 
 static outcome load_with(const char *text, const tr_override *flags, size_t count, const char *const *environment) {
-  const tr_config_source source = {.struct_bytes = sizeof source, .text = text, .text_bytes = strlen(text),
-                                   .name = "job.toml", .overrides = flags, .override_count = count,
+  const tr_config_source source = {.struct_bytes = sizeof source,
+                                   .text = text,
+                                   .text_bytes = strlen(text),
+                                   .name = "job.toml",
+                                   .overrides = flags,
+                                   .override_count = count,
                                    .environment = environment};
   outcome o = {0};
   tr_config *config = NULL;
@@ -200,7 +204,8 @@ Test(config_mistakes, a_secret_in_the_file_is_refused_and_never_shown) {
 }
 
 Test(config_mistakes, what_is_planned_says_so) {
-  check_one("[metrics.tensorboard]\ndir = \"x\"", 1, 10, "'metrics.tensorboard' is planned, not in this version", "remove");
+  check_one("[metrics.tensorboard]\ndir = \"x\"", 1, 10, "'metrics.tensorboard' is planned, not in this version",
+            "remove");
   check_one("[cluster]\nkubernetes = { image = \"x\" }", 2, 16, "planned, not in this version", "remove");
 }
 
@@ -223,7 +228,9 @@ Test(config_mistakes, a_syntax_error_is_reported_alone) {
 }
 
 Test(config_mistakes, flags_and_variables_are_named_where_they_are_wrong) {
-  const tr_override flags[] = {{"train.epochs", "two", "--epochs"}, {"train.epoch", "2", NULL}, {"a..b", "1", NULL},
+  const tr_override flags[] = {{"train.epochs", "two", "--epochs"},
+                               {"train.epoch", "2", NULL},
+                               {"a..b", "1", NULL},
                                {"cluster.device", "gpu", NULL}};
   static const char *const environment[] = {"TRAINRUN_SEED=x", NULL};
   static const char *const expected[] = {"environment TRAINRUN_SEED: 'seed' must be an integer, not 'x'",
@@ -318,7 +325,8 @@ Test(config_mistakes, programs_add_their_own) {
 }
 
 Test(config_mistakes, the_first_mistake_is_the_errors_message_where_nobody_collects) {
-  const tr_config_source source = {.struct_bytes = sizeof source, .text = "sede = 1\n", .text_bytes = 9, .name = "a.toml"};
+  const tr_config_source source = {
+      .struct_bytes = sizeof source, .text = "sede = 1\n", .text_bytes = 9, .name = "a.toml"};
   tr_config *config = NULL;
   tr_error error;
   cr_assert_eq(tr_config_load(&source, NULL, &config, &error), TR_ERR_CONFIG);

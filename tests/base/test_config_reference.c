@@ -35,7 +35,8 @@ Test(config_reference, the_schema_has_every_knob_with_its_default) {
   json_error_t error;
   json_t *schema = json_loads(text, JSON_REJECT_DUPLICATES, &error);
   cr_assert_not_null(schema, "%d:%d %s", error.line, error.column, error.text);
-  cr_assert_str_eq(json_string_value(json_object_get(schema, "$schema")), "https://json-schema.org/draft/2020-12/schema");
+  cr_assert_str_eq(json_string_value(json_object_get(schema, "$schema")),
+                   "https://json-schema.org/draft/2020-12/schema");
   cr_assert(json_is_false(json_object_get(schema, "additionalProperties")));
   size_t count;
   const tr_knob *knobs = tr_config_knobs(&count);

@@ -8,9 +8,14 @@
 
 static tr_config *load(const char *text, const char *directory, const tr_override *flags, size_t count) {
   static const char *const environment[] = {"BUCKET=fashion", "QUOTE=a\"b\\c", "BROKEN=x\xFFy", NULL};
-  const tr_config_source source = {.struct_bytes = sizeof source, .text = text, .text_bytes = strlen(text),
-                                   .name = "job.toml", .directory = directory, .overrides = flags,
-                                   .override_count = count, .environment = environment};
+  const tr_config_source source = {.struct_bytes = sizeof source,
+                                   .text = text,
+                                   .text_bytes = strlen(text),
+                                   .name = "job.toml",
+                                   .directory = directory,
+                                   .overrides = flags,
+                                   .override_count = count,
+                                   .environment = environment};
   tr_config *config = NULL;
   tr_error error = {.message = ""};
   cr_assert_eq(tr_config_load(&source, NULL, &config, &error), TR_OK, "%s\n%s", error.message, text);
@@ -37,11 +42,14 @@ static const char whole[] =
     "[storage.empty]\n"
     "[data]\ntrain = \"s3://${BUCKET}/$${n}/a.tar\"\nfields = { image = \"png\" }\nbatch-size = \"${BS:-128}\"\n"
     "shuffle = \"full\"\ntransforms = [\"flip\", \"${QUOTE}\\n\\t\"]\nprefetch = \"1.5GiB\"\n"
-    "cache = { dir = \"c\", size = \"50GiB\" }\nvalid.a.url = \"v/a.csv\"\nvalid.b = { url = [\"/x\", \"y\"], format = \"csv\" }\n"
-    "[train]\nsamples = 1000\ngrad-clip = 1\neval-every = \"0.5 epochs\"\nearly-stop = { metric = \"loss\", patience = 5 }\n"
+    "cache = { dir = \"c\", size = \"50GiB\" }\nvalid.a.url = \"v/a.csv\"\nvalid.b = { url = [\"/x\", \"y\"], format = "
+    "\"csv\" }\n"
+    "[train]\nsamples = 1000\ngrad-clip = 1\neval-every = \"0.5 epochs\"\nearly-stop = { metric = \"loss\", patience = "
+    "5 }\n"
     "[optimizer]\nname = \"sgd\"\nlr = 0.1\nbetas = [0, 0.99]\nno-decay = []\nwarmup = \"3%\"\n"
     "[model]\ninit = \"m\"\n"
-    "[params]\nwidth = 32\nz = -1.0\nbig = 1e300\nbools = [true, false]\n\"a.b\" = { q = \"\", \"\\u00e4\" = [[1], []] }\n"
+    "[params]\nwidth = 32\nz = -1.0\nbig = 1e300\nbools = [true, false]\n\"a.b\" = { q = \"\", \"\\u00e4\" = [[1], []] "
+    "}\n"
     "broken = \"${BROKEN}\"\n"
     "[checkpoint]\nevery = \"10m\"\nkeep = { last = 4, best = \"max accuracy\" }\nresume = \"never\"\n"
     "[failure]\nhang-timeout = \"90s\"\n[metrics]\njsonl = false\n";
@@ -63,7 +71,9 @@ static void check_round_trip(const char *text, const tr_override *flags, size_t 
       case TR_KNOB_INTEGER:
       case TR_KNOB_COUNT: cr_assert_eq(tr_config_integer(first, key), tr_config_integer(second, key), "%s", key); break;
       case TR_KNOB_REAL: cr_assert_eq(tr_config_real(first, key), tr_config_real(second, key), "%s", key); break;
-      case TR_KNOB_BOOLEAN: cr_assert_eq(tr_config_boolean(first, key), tr_config_boolean(second, key), "%s", key); break;
+      case TR_KNOB_BOOLEAN:
+        cr_assert_eq(tr_config_boolean(first, key), tr_config_boolean(second, key), "%s", key);
+        break;
       case TR_KNOB_BYTES: cr_assert_eq(tr_config_bytes(first, key), tr_config_bytes(second, key), "%s", key); break;
       case TR_KNOB_DURATION:
         cr_assert_eq(tr_config_duration_ns(first, key), tr_config_duration_ns(second, key), "%s", key);
@@ -77,7 +87,8 @@ static void check_round_trip(const char *text, const tr_override *flags, size_t 
       }
       case TR_KNOB_EVERY: {
         const tr_every x = tr_config_every(first, key), y = tr_config_every(second, key);
-        cr_assert(x.epochs == y.epochs && x.steps == y.steps && x.samples == y.samples && x.time_ns == y.time_ns, "%s", key);
+        cr_assert(x.epochs == y.epochs && x.steps == y.steps && x.samples == y.samples && x.time_ns == y.time_ns, "%s",
+                  key);
         break;
       }
       case TR_KNOB_CHOICE: cr_assert_str_eq(tr_config_text(first, key), tr_config_text(second, key)); break;
@@ -95,14 +106,18 @@ static void check_round_trip(const char *text, const tr_override *flags, size_t 
 Test(config_write, a_written_job_loads_to_the_same_job) {
   check_round_trip(whole, NULL, 0);
   check_round_trip("", NULL, 0);
-  check_round_trip("[[data.train]]\nname = \"a\"\nurl = \"x.csv\"\nweight = 2\nfields = { url = \"f\" }\n[[data.train]]\n"
-                   "url = [\"y\", \"s3://z\"]\n", NULL, 0);
+  check_round_trip(
+      "[[data.train]]\nname = \"a\"\nurl = \"x.csv\"\nweight = 2\nfields = { url = \"f\" }\n[[data.train]]\n"
+      "url = [\"y\", \"s3://z\"]\n",
+      NULL, 0);
   check_round_trip("command = [\"sh\", \"-c\", \"echo $${HOME} 'q' \\\"x\\\"\"]\n[params]\n", NULL, 0);
 }
 
 Test(config_write, a_written_job_with_flags_loads_to_the_same_job) {
-  const tr_override flags[] = {{"data.train", "a ${X} b.csv", NULL}, {"params.deep", "{ x = [1, { y = 2 }] }", NULL},
-                               {"model.init", "rel/m", NULL},        {"train.time", "1h", NULL},
+  const tr_override flags[] = {{"data.train", "a ${X} b.csv", NULL},
+                               {"params.deep", "{ x = [1, { y = 2 }] }", NULL},
+                               {"model.init", "rel/m", NULL},
+                               {"train.time", "1h", NULL},
                                {"checkpoint.resume", "../run@step-5", NULL}};
   check_round_trip(whole, flags, sizeof flags / sizeof *flags);
 }
@@ -116,7 +131,8 @@ Test(config_write, paths_become_absolute) {
                                       "url = \"/jobs/one/v/a.csv\"",       "url = [\"/x\", \"/jobs/one/y\"]",
                                       "ca-file = \"/jobs/one/ca.pem\"",    "{ file = \"/jobs/one/keys/s\" }",
                                       "cache.dir = \"/jobs/one/c\"",       "init = \"/jobs/one/m\""};
-  for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) cr_assert_not_null(strstr(text, lines[i]), "%s\n%s", lines[i], text);
+  for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+    cr_assert_not_null(strstr(text, lines[i]), "%s\n%s", lines[i], text);
   snprintf(expected, sizeof expected, "run-dir = \"%s/runs\"", directory);
   cr_assert_not_null(strstr(text, expected), "%s", text);
   snprintf(expected, sizeof expected, "url = \"%s/ck\"", directory);

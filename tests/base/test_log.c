@@ -31,8 +31,13 @@ static tr_manual_clock manual;
 static tr_log *make(bool json, tr_log_level level, int32_t rank) {
   memset(&caught, 0, sizeof caught);
   tr_manual_clock_init(&manual, 0);
-  const tr_log_options options = {.struct_bytes = sizeof options, .clock = &manual.clock, .level = level, .json = json,
-                                  .rank = rank, .write = take, .write_self = &caught};
+  const tr_log_options options = {.struct_bytes = sizeof options,
+                                  .clock = &manual.clock,
+                                  .level = level,
+                                  .json = json,
+                                  .rank = rank,
+                                  .write = take,
+                                  .write_self = &caught};
   tr_log *log = NULL;
   cr_assert_eq(tr_log_create(&options, &log, NULL), TR_OK);
   return log;
@@ -43,8 +48,9 @@ Test(log, a_line_says_time_level_rank_and_step) {
   tr_logf(log, TR_LOG_INFO, "hello %d", 5);
   tr_log_set_step(log, 0);
   tr_logf(log, TR_LOG_WARNING, "slow");
-  cr_assert_str_eq(caught.text, "1970-01-01T00:00:00.000Z info rank 3: hello 5\n"
-                                "1970-01-01T00:00:00.000Z warning rank 3 step 0: slow\n");
+  cr_assert_str_eq(caught.text,
+                   "1970-01-01T00:00:00.000Z info rank 3: hello 5\n"
+                   "1970-01-01T00:00:00.000Z warning rank 3 step 0: slow\n");
   tr_log_destroy(log);
 }
 
@@ -70,7 +76,8 @@ Test(log, json_lines_parse) {
   tr_logf(log, TR_LOG_INFO, "a \"quote\",\na line, a \\ and \x01 \xFF");
   json_t *line = json_loads(caught.text, 0, NULL);
   cr_assert_not_null(line, "%s", caught.text);
-  cr_assert_str_eq(json_string_value(json_object_get(line, "message")), "a \"quote\",\na line, a \\ and \x01 \xEF\xBF\xBD");
+  cr_assert_str_eq(json_string_value(json_object_get(line, "message")),
+                   "a \"quote\",\na line, a \\ and \x01 \xEF\xBF\xBD");
   cr_assert_str_eq(json_string_value(json_object_get(line, "level")), "info");
   cr_assert_eq(json_integer_value(json_object_get(line, "rank")), 2);
   cr_assert_eq(json_integer_value(json_object_get(line, "step")), 41);
@@ -127,8 +134,8 @@ Test(log, running_out_of_memory_is_an_error) {
   tr_counting_allocator counting;
   tr_counting_allocator_init(&counting);
   counting.fail_at = 1;
-  const tr_log_options options = {.struct_bytes = sizeof options, .allocator = &counting.allocator, .write = take,
-                                  .write_self = &caught};
+  const tr_log_options options = {
+      .struct_bytes = sizeof options, .allocator = &counting.allocator, .write = take, .write_self = &caught};
   tr_log *log = NULL;
   tr_error error;
   cr_assert_eq(tr_log_create(&options, &log, &error), TR_ERR_NO_MEMORY);

@@ -20,7 +20,9 @@ static json_t *events(const tr_trace *trace) {
   return list;
 }
 
-static json_t *field(json_t *list, size_t i, const char *name) { return json_object_get(json_array_get(list, i), name); }
+static json_t *field(json_t *list, size_t i, const char *name) {
+  return json_object_get(json_array_get(list, i), name);
+}
 
 static size_t spans(json_t *list) {
   size_t count = 0;
