@@ -41,6 +41,11 @@ TR_INLINE nf nf_max(nf a, nf b) { return _mm512_max_ps(a, b); }
 typedef __mmask16 nm;
 TR_INLINE nm nf_gt(nf a, nf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 TR_INLINE nf nf_select(nm m, nf yes, nf no) { return _mm512_mask_blend_ps(m, no, yes); }
+/* TR_NF words, with `bit` set in those that m marks. */
+TR_INLINE void nf_mark(uint32_t *words, nm m, uint32_t bit) {
+  const __m512i old = _mm512_loadu_si512(words);
+  _mm512_storeu_si512(words, _mm512_mask_or_epi32(old, m, old, _mm512_set1_epi32((int32_t)bit)));
+}
 /* TR_NF bytes from small whole numbers. */
 TR_INLINE void nf_store_u8(uint8_t *p, nf a) {
   _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
@@ -139,6 +144,11 @@ TR_INLINE nf nf_max(nf a, nf b) { return _mm256_max_ps(a, b); }
 typedef __m256 nm;
 TR_INLINE nm nf_gt(nf a, nf b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 TR_INLINE nf nf_select(nm m, nf yes, nf no) { return _mm256_blendv_ps(no, yes, m); }
+TR_INLINE void nf_mark(uint32_t *words, nm m, uint32_t bit) {
+  const __m256i old = _mm256_loadu_si256((const __m256i *)words);
+  const __m256i add = _mm256_and_si256(_mm256_castps_si256(m), _mm256_set1_epi32((int32_t)bit));
+  _mm256_storeu_si256((__m256i *)words, _mm256_or_si256(old, add));
+}
 TR_INLINE void nf_store_u8(uint8_t *p, nf a) {
   const __m256i words = _mm256_cvtps_epi32(a);
   const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
