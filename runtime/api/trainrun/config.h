@@ -54,7 +54,7 @@ typedef enum tr_knob_type {
   TR_KNOB_BYTES,    /* "64MiB" */
   TR_KNOB_DURATION, /* "500ms" */
   TR_KNOB_COUNT,    /* integer >= 1, or "auto" (read as 0) */
-  TR_KNOB_EVERY,    /* "200 steps", "1 epoch", "10m": see tr_every */
+  TR_KNOB_EVERY,    /* "200 steps", "1 epoch", "10m", "never": see tr_every */
   TR_KNOB_CHOICE,   /* one of `choices` */
   TR_KNOB_STRINGS,  /* a list of strings (one string is a list of one) */
   TR_KNOB_VALUE     /* a table or mixed: read with tr_config_find */
@@ -104,7 +104,7 @@ typedef struct tr_config tr_config;
 
 typedef struct tr_override {
   const char *key;   /* dotted */
-  const char *value; /* TOML; where it does not parse, the text itself */
+  const char *value; /* TOML; where it does not parse, the text itself; ${NAME} is not replaced */
   const char *origin; /* "--set", "--workers", … */
 } tr_override;
 
@@ -136,20 +136,21 @@ TR_API const char *tr_config_origin(const tr_config *config, const char *key);
 /* Typed readers of knobs. A key that is no knob or has another type is a bug of the caller: asserts. */
 TR_API const char *tr_config_text(const tr_config *config, const char *key); /* STRING, CHOICE; NULL when unset */
 TR_API int64_t tr_config_integer(const tr_config *config, const char *key);  /* INTEGER, COUNT (0 = auto) */
-TR_API double tr_config_real(const tr_config *config, const char *key);
+TR_API double tr_config_real(const tr_config *config, const char *key);      /* REAL, INTEGER */
 TR_API bool tr_config_boolean(const tr_config *config, const char *key);
 TR_API uint64_t tr_config_bytes(const tr_config *config, const char *key);
 TR_API uint64_t tr_config_duration_ns(const tr_config *config, const char *key);
 TR_API size_t tr_config_strings(const tr_config *config, const char *key, const char *const **items);
 
-/* "1 epoch", "200 steps", "10m", "50000 samples", "1000000 tokens"; all zero when unset. */
+/* "1 epoch", "200 steps", "10m", "50000 samples", "1000000 tokens"; all zero when unset and for "never". */
 typedef struct tr_every {
   double epochs;
   uint64_t steps, samples, tokens, time_ns;
 } tr_every;
 TR_API tr_every tr_config_every(const tr_config *config, const char *key);
 
-/* A value anywhere in the tree by dotted path ("params.width", "data.valid"), after overrides; NULL when not set. */
+/* A value anywhere in the tree by dotted path ("params.width", "data.valid"), after overrides; NULL when not set. A VALUE
+ * knob that has a default (optimizer.betas) gives it. A path segment with a dot in it stands in quotes. */
 TR_API const tr_value *tr_config_find(const tr_config *config, const char *path);
 TR_API const tr_value *tr_config_root(const tr_config *config);
 
@@ -158,7 +159,8 @@ TR_API const tr_value *tr_config_root(const tr_config *config);
 TR_API char *tr_config_path(const tr_config *config, const tr_allocator *allocator, const char *key, const char *path);
 
 /* The whole job, every knob that has a value, as TOML that loads to the same config; paths absolute; secrets only as the
- * references they were ({env=…}, {file=…}). */
+ * references they were ({env=…}, {file=…}). Defaults are written out too, so tr_config_is_set is true for them in what is
+ * loaded from it. The table [as-written] keeps what the fingerprint of the original is made of. */
 TR_API void tr_config_write_toml(const tr_config *config, tr_writer *writer);
 /* {"key": value, …} of all knobs and tables that are part of the fingerprint, keys sorted, as compact JSON. Two runs
  * with equal text may resume one another. Strings are as written (not resolved). */
