@@ -32,9 +32,7 @@ static void bind_value(binder *b, tr_op_run *run, int32_t i, bool readable) {
   const tr_graph *graph = b->graph;
   const tr_graph_tensor *root = tr_graph_root(graph, run->node->inputs[i]);
   switch (root->kind) {
-    case TR_TENSOR_ACTIVATION:
-      run->call.inputs[i] = readable ? at_buffer(graph, root->value_buffer) : NULL;
-      return;
+    case TR_TENSOR_ACTIVATION: run->call.inputs[i] = readable ? at_buffer(graph, root->value_buffer) : NULL; return;
     case TR_TENSOR_PARAM:
       run->call.inputs[i] = tr_params_values(graph->params) + tr_params_info(graph->params, root->param).offset;
       return;

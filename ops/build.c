@@ -16,8 +16,8 @@ bool tr_build_float(tr_graph *graph, const char *op, const char *name, tr_tensor
   const tr_tensor_info *info = &tr_graph_tensor_at(graph, tensor)->info;
   if (info->dtype == TR_F32) return true;
   char text[96];
-  tr_graph_fail_op(graph, op, name, "input %s is %s, not f32; tr_to_float makes it so",
-                   tr_graph_shape_text(info, text), tr_dtype_name(info->dtype));
+  tr_graph_fail_op(graph, op, name, "input %s is %s, not f32; tr_to_float makes it so", tr_graph_shape_text(info, text),
+                   tr_dtype_name(info->dtype));
   return false;
 }
 
@@ -71,8 +71,7 @@ tr_tensor tr_gelu_tanh(tr_graph *graph, tr_tensor x) { return activation(graph, 
 
 /* Random numbers belong to the global row, so what is dropped from must have the rows first. */
 tr_tensor tr_dropout(tr_graph *graph, tr_tensor x, float p) {
-  if (!tr_build_float(graph, "dropout", NULL, x) || !tr_build_rows(graph, "dropout", NULL, x))
-    return TR_TENSOR_INVALID;
+  if (!tr_build_float(graph, "dropout", NULL, x) || !tr_build_rows(graph, "dropout", NULL, x)) return TR_TENSOR_INVALID;
   if (!(p >= 0.0f && p < 1.0f)) return tr_graph_fail_op(graph, "dropout", NULL, "p is %g, not in [0, 1)", (double)p);
   if (!graph->training || p == 0.0f) {
     graph->next_number++; /* the ops after it keep their numbers */
@@ -138,14 +137,20 @@ bool tr_build_window(tr_graph *graph, const char *op, const char *name, tr_tenso
       return false;
     }
     if (info->shape[1 + d] + 2 * padding[d] < kernel[d]) {
-      tr_graph_fail_op(graph, op, name, "input %s is smaller than the kernel [%lld, %lld]", text,
-                       (long long)kernel[0], (long long)kernel[1]);
+      tr_graph_fail_op(graph, op, name, "input %s is smaller than the kernel [%lld, %lld]", text, (long long)kernel[0],
+                       (long long)kernel[1]);
       return false;
     }
   }
-  *window = (tr_window){.h = (int32_t)info->shape[1], .w = (int32_t)info->shape[2], .c = (int32_t)info->shape[3],
-                        .kh = (int32_t)kernel[0], .kw = (int32_t)kernel[1], .stride_h = (int32_t)stride[0],
-                        .stride_w = (int32_t)stride[1], .pad_h = (int32_t)padding[0], .pad_w = (int32_t)padding[1]};
+  *window = (tr_window){.h = (int32_t)info->shape[1],
+                        .w = (int32_t)info->shape[2],
+                        .c = (int32_t)info->shape[3],
+                        .kh = (int32_t)kernel[0],
+                        .kw = (int32_t)kernel[1],
+                        .stride_h = (int32_t)stride[0],
+                        .stride_w = (int32_t)stride[1],
+                        .pad_h = (int32_t)padding[0],
+                        .pad_w = (int32_t)padding[1]};
   window->out_h = (window->h + 2 * window->pad_h - window->kh) / window->stride_h + 1;
   window->out_w = (window->w + 2 * window->pad_w - window->kw) / window->stride_w + 1;
   return true;
@@ -165,8 +170,8 @@ static tr_tensor pool2d(tr_graph *graph, const tr_op_class *op, tr_tensor x, con
   if (kernel[0] * kernel[1] > kernel_area_max)
     return tr_graph_fail_op(graph, op->name, NULL, "kernel [%lld, %lld] has more than %lld elements",
                             (long long)kernel[0], (long long)kernel[1], (long long)kernel_area_max);
-  const tr_tensor_info output = {.dtype = TR_F32, .ndim = 4,
-                                 .shape = {graph->rows, window.out_h, window.out_w, window.c}};
+  const tr_tensor_info output = {
+      .dtype = TR_F32, .ndim = 4, .shape = {graph->rows, window.out_h, window.out_w, window.c}};
   return tr_graph_add_node(graph, op, NULL, &x, 1, &window, sizeof window, &output);
 }
 

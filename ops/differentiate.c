@@ -72,8 +72,7 @@ tr_status tr_graph_differentiate(tr_graph *graph, tr_error *error) {
   if (!graph->training) return TR_OK;
   mark_wanted(graph);
   tr_graph_tensor *loss = tr_graph_root(graph, graph->outputs[0].tensor);
-  if (!loss->wants_gradient)
-    return tr_fail(error, TR_ERR_INVALID, "the loss does not depend on any trained parameter");
+  if (!loss->wants_gradient) return tr_fail(error, TR_ERR_INVALID, "the loss does not depend on any trained parameter");
   loss->has_gradient = true;
   mark_written(graph);
   return list_unwritten(graph, error);

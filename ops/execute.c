@@ -8,11 +8,9 @@ static tr_status check_args(const tr_graph *graph, const tr_step_args *args, tr_
   if (!graph->compiled) return tr_fail(error, TR_ERR_INVALID, "the graph is not compiled");
   if ((int64_t)args->row_count > graph->rows)
     return tr_fail(error, TR_ERR_INVALID, "%u rows for a graph of %lld", args->row_count, (long long)graph->rows);
-  if (graph->input_count > 0 && args->inputs == NULL)
-    return tr_fail(error, TR_ERR_INVALID, "the step has no inputs");
+  if (graph->input_count > 0 && args->inputs == NULL) return tr_fail(error, TR_ERR_INVALID, "the step has no inputs");
   for (int32_t i = 0; i < graph->input_count; i++)
-    if (args->inputs[i] == NULL)
-      return tr_fail(error, TR_ERR_INVALID, "input '%s' is missing", graph->input_names[i]);
+    if (args->inputs[i] == NULL) return tr_fail(error, TR_ERR_INVALID, "input '%s' is missing", graph->input_names[i]);
   return TR_OK;
 }
 
@@ -119,8 +117,7 @@ tr_status tr_graph_read(tr_graph *graph, tr_tensor tensor, void *to, size_t byte
     return tr_fail(error, TR_ERR_INVALID, "tensors can be read of a graph compiled with reference or no_fusion");
   if (!tr_graph_has(graph, tensor)) return tr_fail(error, TR_ERR_INVALID, "no such tensor");
   const tr_graph_tensor *t = tr_graph_tensor_at(graph, tensor), *root = tr_graph_root(graph, tensor);
-  if (bytes != t->bytes)
-    return tr_fail(error, TR_ERR_INVALID, "the tensor has %zu bytes, not %zu", t->bytes, bytes);
+  if (bytes != t->bytes) return tr_fail(error, TR_ERR_INVALID, "the tensor has %zu bytes, not %zu", t->bytes, bytes);
   const void *from = NULL;
   if (root->kind == TR_TENSOR_PARAM)
     from = tr_params_values(graph->params) + tr_params_info(graph->params, root->param).offset;

@@ -172,8 +172,8 @@ tr_tensor tr_graph_add_node(tr_graph *graph, const tr_op_class *op, const char *
     memcpy(node.attributes, attributes, attribute_bytes);
     node.attribute_bytes = attribute_bytes;
   }
-  const tr_graph_tensor tensor = {.info = *output, .root = -1, .producer = (int32_t)graph->node_count, .input = -1,
-                                  .param = -1};
+  const tr_graph_tensor tensor = {
+      .info = *output, .root = -1, .producer = (int32_t)graph->node_count, .input = -1, .param = -1};
   node.output = tr_graph_add_tensor(graph, &tensor);
   if (node.output == TR_TENSOR_INVALID) return TR_TENSOR_INVALID;
   graph->nodes[graph->node_count++] = node;
@@ -189,14 +189,17 @@ tr_tensor tr_input(tr_graph *graph, const char *name, tr_dtype dtype, uint32_t n
   for (int32_t i = 0; i < graph->input_count; i++)
     if (strcmp(graph->input_names[i], name) == 0)
       return tr_graph_fail_op(graph, "input", name, "there are two inputs of that name");
-  tr_graph_tensor tensor = {.info = {.dtype = dtype, .ndim = ndim + 1}, .kind = TR_TENSOR_INPUT, .root = -1,
-                            .producer = -1, .input = graph->input_count, .param = -1};
+  tr_graph_tensor tensor = {.info = {.dtype = dtype, .ndim = ndim + 1},
+                            .kind = TR_TENSOR_INPUT,
+                            .root = -1,
+                            .producer = -1,
+                            .input = graph->input_count,
+                            .param = -1};
   tensor.info.shape[0] = graph->rows;
   if (ndim > 0) memcpy(tensor.info.shape + 1, shape, ndim * sizeof *shape);
   char text[96];
   if (tr_graph_count_of(&tensor.info) == 0)
-    return tr_graph_fail_op(graph, "input", name, "%s is empty or too large",
-                            tr_graph_shape_text(&tensor.info, text));
+    return tr_graph_fail_op(graph, "input", name, "%s is empty or too large", tr_graph_shape_text(&tensor.info, text));
   const char *copy = tr_arena_strdup(graph->memory, name);
   if (copy == NULL) return fail_memory(graph, "an input's name", strlen(name) + 1);
   tr_error error;
@@ -236,8 +239,12 @@ tr_tensor tr_parameter(tr_graph *graph, const tr_param_spec *spec) {
   }
   for (size_t i = 0; i < graph->tensor_count; i++)
     if (graph->tensors[i].kind == TR_TENSOR_PARAM && graph->tensors[i].param == param) return (tr_tensor)i;
-  tr_graph_tensor tensor = {.info = {.dtype = TR_F32, .ndim = spec->ndim}, .kind = TR_TENSOR_PARAM, .root = -1,
-                            .producer = -1, .input = -1, .param = param};
+  tr_graph_tensor tensor = {.info = {.dtype = TR_F32, .ndim = spec->ndim},
+                            .kind = TR_TENSOR_PARAM,
+                            .root = -1,
+                            .producer = -1,
+                            .input = -1,
+                            .param = param};
   memcpy(tensor.info.shape, spec->shape, spec->ndim * sizeof spec->shape[0]);
   return tr_graph_add_tensor(graph, &tensor);
 }

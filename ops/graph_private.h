@@ -13,9 +13,9 @@
 
 #include <trainrun/graph.h>
 
-#define tr_linear tr_linear_kernel
+#define tr_linear     tr_linear_kernel
 #define tr_adamw_args tr_kernel_adamw_args
-#define tr_sgd_args tr_kernel_sgd_args
+#define tr_sgd_args   tr_kernel_sgd_args
 #include "kernels/kernels.h"
 #undef tr_linear
 #undef tr_adamw_args
@@ -38,8 +38,8 @@ typedef struct tr_graph_tensor {
   bool is_output;   /* a loss or metric reads it (of roots) */
 
   /* Compile; of roots only. */
-  bool wants_gradient; /* something trained lies behind it */
-  bool has_gradient;   /* a backward step writes it */
+  bool wants_gradient;                   /* something trained lies behind it */
+  bool has_gradient;                     /* a backward step writes it */
   int32_t value_buffer, gradient_buffer; /* -1: none */
 } tr_graph_tensor;
 
@@ -60,7 +60,7 @@ typedef struct tr_op_run {
 /* What the graph knows of a kind of op. Bit i of a mask is input i. */
 struct tr_op_class {
   const char *name;
-  uint32_t saves_inputs;      /* backward reads their values */
+  uint32_t saves_inputs; /* backward reads their values */
   bool saves_output;
   uint32_t forward_in_place;  /* output may lie where input i is */
   uint32_t backward_in_place; /* gradient i may lie where the output's gradient is */
@@ -89,9 +89,9 @@ struct tr_graph_node {
   /* Compile. */
   uint32_t saves_inputs;
   bool saves_output;
-  bool differentiated;          /* it has a backward step */
-  uint32_t gradient_wanted;     /* bit i: backward writes the gradient of input i */
-  uint32_t gradient_add;        /* bit i: adding to what is there */
+  bool differentiated;      /* it has a backward step */
+  uint32_t gradient_wanted; /* bit i: backward writes the gradient of input i */
+  uint32_t gradient_add;    /* bit i: adding to what is there */
   void *object;
   size_t saved_bytes, forward_scratch, backward_scratch, packed_bytes;
   void *packed;

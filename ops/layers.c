@@ -41,8 +41,7 @@ tr_tensor tr_linear(tr_graph *graph, const char *name, tr_tensor x, int64_t out_
   const int64_t rows = in > 0 ? (int64_t)tr_graph_tensor_at(graph, x)->count / in : 0;
   char text[96];
   tr_graph_shape_text(&output, text);
-  if (output.ndim < 2)
-    return tr_graph_fail_op(graph, "linear", name, "input %s is not [rows, ..., in]", text);
+  if (output.ndim < 2) return tr_graph_fail_op(graph, "linear", name, "input %s is not [rows, ..., in]", text);
   if (out_features < 1 || out_features > INT32_MAX / 2 || in > INT32_MAX / 2 || rows > INT32_MAX / 2)
     return tr_graph_fail_op(graph, "linear", name, "input %s with weight [%lld, %lld]: too small or too large", text,
                             (long long)out_features, (long long)in);
@@ -73,10 +72,10 @@ tr_tensor tr_conv2d(tr_graph *graph, const char *name, tr_tensor x, const tr_con
                    (int64_t[4]){options->out_channels, kernel[0], kernel[1], window->c});
   if (attributes.bias)
     inputs[2] = part(graph, name, "bias", TR_PARAM_TRAINED, init, (int64_t[4]){options->out_channels});
-  const tr_tensor_info output = {.dtype = TR_F32, .ndim = 4,
-                                 .shape = {graph->rows, window->out_h, window->out_w, options->out_channels}};
-  return tr_graph_add_node(graph, &tr_op_conv2d, name, inputs, attributes.bias ? 3 : 2, &attributes,
-                           sizeof attributes, &output);
+  const tr_tensor_info output = {
+      .dtype = TR_F32, .ndim = 4, .shape = {graph->rows, window->out_h, window->out_w, options->out_channels}};
+  return tr_graph_add_node(graph, &tr_op_conv2d, name, inputs, attributes.bias ? 3 : 2, &attributes, sizeof attributes,
+                           &output);
 }
 
 /* [n][c] with the last dimension as c. */

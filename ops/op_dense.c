@@ -19,8 +19,12 @@ static bool common_add(const tr_op_run *run, int32_t weight, int32_t bias, size_
 
 static tr_status linear_prepare(tr_graph *graph, tr_graph_node *node, tr_error *error) {
   const tr_linear_attributes *a = node->attributes;
-  const tr_linear_options options = {.struct_bytes = sizeof options, .rows = (int32_t)a->rows, .in = (int32_t)a->in,
-                                     .out = (int32_t)a->out, .bias = a->bias, .relu = a->relu};
+  const tr_linear_options options = {.struct_bytes = sizeof options,
+                                     .rows = (int32_t)a->rows,
+                                     .in = (int32_t)a->in,
+                                     .out = (int32_t)a->out,
+                                     .bias = a->bias,
+                                     .relu = a->relu};
   tr_linear_kernel *linear = NULL;
   TR_TRY(tr_linear_create(graph->kernels, &options, graph->allocator, &linear, error));
   node->object = linear;
@@ -96,9 +100,13 @@ static double linear_flops(const tr_graph *graph, const tr_graph_node *node) {
   return 2.0 * (double)a->rows * (double)a->in * (double)a->out;
 }
 
-const tr_op_class tr_op_linear = {.name = "linear", .saves_inputs = 3, .prepare = linear_prepare,
-                                  .unprepare = linear_unprepare, .forward = linear_forward,
-                                  .backward = linear_backward, .flops = linear_flops};
+const tr_op_class tr_op_linear = {.name = "linear",
+                                  .saves_inputs = 3,
+                                  .prepare = linear_prepare,
+                                  .unprepare = linear_unprepare,
+                                  .forward = linear_forward,
+                                  .backward = linear_backward,
+                                  .flops = linear_flops};
 
 /* ---- conv2d -------------------------------------------------------------------------------------------------------- */
 
@@ -123,9 +131,15 @@ static conv_scratch conv_backward_layout(const tr_conv *conv, const tr_conv_attr
 
 static tr_status conv_prepare(tr_graph *graph, tr_graph_node *node, tr_error *error) {
   const tr_conv_attributes *a = node->attributes;
-  const tr_conv_options options = {.struct_bytes = sizeof options, .rows = (int32_t)graph->rows, .window = a->window,
-                                   .out_c = (int32_t)a->out_c, .bias = a->bias, .relu = a->relu, .pool = a->pool,
-                                   .input_grad = node->gradient_wanted & 1, .backward = node->differentiated};
+  const tr_conv_options options = {.struct_bytes = sizeof options,
+                                   .rows = (int32_t)graph->rows,
+                                   .window = a->window,
+                                   .out_c = (int32_t)a->out_c,
+                                   .bias = a->bias,
+                                   .relu = a->relu,
+                                   .pool = a->pool,
+                                   .input_grad = node->gradient_wanted & 1,
+                                   .backward = node->differentiated};
   tr_conv *conv = NULL;
   TR_TRY(tr_conv_create(graph->kernels, &options, graph->allocator, &conv, error));
   node->object = conv;
@@ -189,10 +203,14 @@ static void conv_backward(tr_op_run *run) {
 
 static double conv_flops(const tr_graph *graph, const tr_graph_node *node) {
   const tr_conv_attributes *a = node->attributes;
-  return 2.0 * (double)graph->rows * (double)a->window.out_h * (double)a->window.out_w *
-         (double)conv_weight_count(a);
+  return 2.0 * (double)graph->rows * (double)a->window.out_h * (double)a->window.out_w * (double)conv_weight_count(a);
 }
 
-const tr_op_class tr_op_conv2d = {.name = "conv2d", .saves_inputs = 3, .prepare = conv_prepare,
-                                  .unprepare = conv_unprepare, .pack = conv_pack, .forward = conv_forward,
-                                  .backward = conv_backward, .flops = conv_flops};
+const tr_op_class tr_op_conv2d = {.name = "conv2d",
+                                  .saves_inputs = 3,
+                                  .prepare = conv_prepare,
+                                  .unprepare = conv_unprepare,
+                                  .pack = conv_pack,
+                                  .forward = conv_forward,
+                                  .backward = conv_backward,
+                                  .flops = conv_flops};

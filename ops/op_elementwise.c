@@ -7,10 +7,10 @@ static size_t output_count(const tr_op_run *run) { return (size_t)tr_graph_count
 
 /* ---- to_float ------------------------------------------------------------------------------------------------------ */
 
-#define CONVERT(type)                                                                          \
-  do {                                                                                         \
-    const type *x = run->call.inputs[0];                                                       \
-    for (size_t i = begin; i < end; i++) y[i] = (float)x[i] * a->scale + a->shift;             \
+#define CONVERT(type)                                                                                                  \
+  do {                                                                                                                 \
+    const type *x = run->call.inputs[0];                                                                               \
+    for (size_t i = begin; i < end; i++) y[i] = (float)x[i] * a->scale + a->shift;                                     \
   } while (0)
 
 static void to_float_range(tr_op_run *run, size_t begin, size_t end) {
@@ -48,8 +48,7 @@ static void to_float_backward_range(tr_op_run *run, size_t begin, size_t end) {
 }
 
 static void to_float_backward(tr_op_run *run) {
-  if (run->call.input_gradients[0] != NULL)
-    tr_ops_split(run, output_count(run), TR_OPS_GRAIN, to_float_backward_range);
+  if (run->call.input_gradients[0] != NULL) tr_ops_split(run, output_count(run), TR_OPS_GRAIN, to_float_backward_range);
 }
 
 const tr_op_class tr_op_to_float = {.name = "to_float", .forward = to_float_forward, .backward = to_float_backward};
@@ -78,8 +77,8 @@ static void add_backward_range(tr_op_run *run, size_t begin, size_t end) {
 
 static void add_backward(tr_op_run *run) { tr_ops_split(run, output_count(run), TR_OPS_GRAIN, add_backward_range); }
 
-const tr_op_class tr_op_add = {.name = "add", .forward_in_place = 3, .backward_in_place = 3, .forward = add_forward,
-                               .backward = add_backward};
+const tr_op_class tr_op_add = {
+    .name = "add", .forward_in_place = 3, .backward_in_place = 3, .forward = add_forward, .backward = add_backward};
 
 /* ---- activations --------------------------------------------------------------------------------------------------- */
 
@@ -96,8 +95,12 @@ static void relu_backward_range(tr_op_run *run, size_t begin, size_t end) {
 }
 static void relu_backward(tr_op_run *run) { tr_ops_split(run, output_count(run), TR_OPS_GRAIN, relu_backward_range); }
 
-const tr_op_class tr_op_relu = {.name = "relu", .saves_output = true, .forward_in_place = 1, .backward_in_place = 1,
-                                .forward = relu_forward, .backward = relu_backward};
+const tr_op_class tr_op_relu = {.name = "relu",
+                                .saves_output = true,
+                                .forward_in_place = 1,
+                                .backward_in_place = 1,
+                                .forward = relu_forward,
+                                .backward = relu_backward};
 
 static void gelu_range(tr_op_run *run, size_t begin, size_t end) {
   run->kernels->gelu_erf_forward((const float *)run->call.inputs[0] + begin, (float *)run->call.output + begin,
@@ -106,15 +109,18 @@ static void gelu_range(tr_op_run *run, size_t begin, size_t end) {
 static void gelu_forward(tr_op_run *run) { tr_ops_split(run, output_count(run), TR_OPS_GRAIN, gelu_range); }
 
 static void gelu_backward_range(tr_op_run *run, size_t begin, size_t end) {
-  run->kernels->gelu_erf_backward((const float *)run->call.inputs[0] + begin,
-                                  (const float *)run->output_gradient + begin,
-                                  (float *)run->call.input_gradients[0] + begin, end - begin,
-                                  run->call.input_gradient_add[0]);
+  run->kernels->gelu_erf_backward(
+      (const float *)run->call.inputs[0] + begin, (const float *)run->output_gradient + begin,
+      (float *)run->call.input_gradients[0] + begin, end - begin, run->call.input_gradient_add[0]);
 }
 static void gelu_backward(tr_op_run *run) { tr_ops_split(run, output_count(run), TR_OPS_GRAIN, gelu_backward_range); }
 
-const tr_op_class tr_op_gelu = {.name = "gelu", .saves_inputs = 1, .forward_in_place = 1, .backward_in_place = 1,
-                                .forward = gelu_forward, .backward = gelu_backward};
+const tr_op_class tr_op_gelu = {.name = "gelu",
+                                .saves_inputs = 1,
+                                .forward_in_place = 1,
+                                .backward_in_place = 1,
+                                .forward = gelu_forward,
+                                .backward = gelu_backward};
 
 static void gelu_tanh_range(tr_op_run *run, size_t begin, size_t end) {
   run->kernels->gelu_tanh_forward((const float *)run->call.inputs[0] + begin, (float *)run->call.output + begin,
@@ -123,17 +129,19 @@ static void gelu_tanh_range(tr_op_run *run, size_t begin, size_t end) {
 static void gelu_tanh_forward(tr_op_run *run) { tr_ops_split(run, output_count(run), TR_OPS_GRAIN, gelu_tanh_range); }
 
 static void gelu_tanh_backward_range(tr_op_run *run, size_t begin, size_t end) {
-  run->kernels->gelu_tanh_backward((const float *)run->call.inputs[0] + begin,
-                                   (const float *)run->output_gradient + begin,
-                                   (float *)run->call.input_gradients[0] + begin, end - begin,
-                                   run->call.input_gradient_add[0]);
+  run->kernels->gelu_tanh_backward(
+      (const float *)run->call.inputs[0] + begin, (const float *)run->output_gradient + begin,
+      (float *)run->call.input_gradients[0] + begin, end - begin, run->call.input_gradient_add[0]);
 }
 static void gelu_tanh_backward(tr_op_run *run) {
   tr_ops_split(run, output_count(run), TR_OPS_GRAIN, gelu_tanh_backward_range);
 }
 
-const tr_op_class tr_op_gelu_tanh = {.name = "gelu_tanh", .saves_inputs = 1, .forward_in_place = 1,
-                                     .backward_in_place = 1, .forward = gelu_tanh_forward,
+const tr_op_class tr_op_gelu_tanh = {.name = "gelu_tanh",
+                                     .saves_inputs = 1,
+                                     .forward_in_place = 1,
+                                     .backward_in_place = 1,
+                                     .forward = gelu_tanh_forward,
                                      .backward = gelu_tanh_backward};
 
 /* ---- dropout ------------------------------------------------------------------------------------------------------- */
@@ -143,8 +151,8 @@ const tr_op_class tr_op_gelu_tanh = {.name = "gelu_tanh", .saves_inputs = 1, .fo
 static void drop(const tr_op_run *run, const float *x, float *y, size_t begin, size_t end, bool add) {
   const tr_dropout_attributes *a = run->call.attributes;
   const tr_step_args *step = run->call.step;
-  const tr_dropout_key key = {.seed = step->seed, .step = step->step, .stream = (uint32_t)run->call.op_number,
-                              .p = a->p};
+  const tr_dropout_key key = {
+      .seed = step->seed, .step = step->step, .stream = (uint32_t)run->call.op_number, .p = a->p};
   const uint64_t rows = (uint64_t)run->call.output_info.shape[0];
   const uint64_t per_row = tr_graph_count_of(&run->call.output_info) / rows;
   run->kernels->dropout(x + begin, y + begin, end - begin, &key, step->row_offset * per_row + begin, add);
@@ -162,5 +170,8 @@ static void dropout_backward(tr_op_run *run) {
   tr_ops_split(run, output_count(run), TR_OPS_GRAIN, dropout_backward_range);
 }
 
-const tr_op_class tr_op_dropout = {.name = "dropout", .forward_in_place = 1, .backward_in_place = 1,
-                                   .forward = dropout_forward, .backward = dropout_backward};
+const tr_op_class tr_op_dropout = {.name = "dropout",
+                                   .forward_in_place = 1,
+                                   .backward_in_place = 1,
+                                   .forward = dropout_forward,
+                                   .backward = dropout_backward};

@@ -30,8 +30,8 @@ static void take_ids(tr_op_run *run) {
 static void embedding_range(tr_op_run *run, size_t begin, size_t end) {
   const tr_embedding_attributes *a = run->call.attributes;
   run->kernels->embedding_forward((const int32_t *)run->saved + begin, run->call.inputs[1],
-                                  (float *)run->call.output + begin * (size_t)a->width, end - begin,
-                                  (size_t)a->width, (size_t)a->count);
+                                  (float *)run->call.output + begin * (size_t)a->width, end - begin, (size_t)a->width,
+                                  (size_t)a->count);
 }
 
 static void embedding_forward(tr_op_run *run) {
@@ -46,8 +46,7 @@ static void embedding_backward_range(tr_op_run *run, size_t begin, size_t end) {
   float *table = run->call.input_gradients[1];
   if (!run->call.input_gradient_add[1])
     memset(table + begin * (size_t)a->width, 0, (end - begin) * (size_t)a->width * sizeof *table);
-  run->kernels->embedding_backward(run->saved, run->output_gradient, table, (size_t)a->n, (size_t)a->width, begin,
-                                   end);
+  run->kernels->embedding_backward(run->saved, run->output_gradient, table, (size_t)a->n, (size_t)a->width, begin, end);
 }
 
 static void embedding_backward(tr_op_run *run) {
@@ -57,5 +56,5 @@ static void embedding_backward(tr_op_run *run) {
   tr_ops_split(run, (size_t)a->count, grain, embedding_backward_range);
 }
 
-const tr_op_class tr_op_embedding = {.name = "embedding", .prepare = embedding_prepare, .forward = embedding_forward,
-                                     .backward = embedding_backward};
+const tr_op_class tr_op_embedding = {
+    .name = "embedding", .prepare = embedding_prepare, .forward = embedding_forward, .backward = embedding_backward};

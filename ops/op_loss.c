@@ -51,8 +51,7 @@ static void xent_forward_rows(tr_op_run *run, size_t begin, size_t end) {
 
 static void xent_forward(tr_op_run *run) {
   const xent_parts p = xent_parts_of(run);
-  if (p.converted != NULL)
-    labels_to_i32(run->call.input_info[1].dtype, run->call.inputs[1], p.converted, p.rows);
+  if (p.converted != NULL) labels_to_i32(run->call.input_info[1].dtype, run->call.inputs[1], p.converted, p.rows);
   tr_ops_split(run, p.rows, 16, xent_forward_rows);
 }
 
@@ -60,8 +59,8 @@ static void xent_backward_rows(tr_op_run *run, size_t begin, size_t end) {
   const xent_parts p = xent_parts_of(run);
   run->kernels->softmax_xent_backward(p.prob + begin * p.classes, p.label + begin,
                                       (const float *)run->output_gradient + begin, 1.0f,
-                                      (float *)run->call.input_gradients[0] + begin * p.classes, end - begin,
-                                      p.classes, run->call.input_gradient_add[0]);
+                                      (float *)run->call.input_gradients[0] + begin * p.classes, end - begin, p.classes,
+                                      run->call.input_gradient_add[0]);
 }
 
 static void xent_backward(tr_op_run *run) {
@@ -73,9 +72,12 @@ static double xent_flops(const tr_graph *graph, const tr_graph_node *node) {
   return 5.0 * (double)tr_graph_tensor_at(graph, node->inputs[0])->count;
 }
 
-const tr_op_class tr_op_softmax_cross_entropy = {.name = "softmax_cross_entropy", .saves_inputs = 2,
-                                                 .prepare = xent_prepare, .forward = xent_forward,
-                                                 .backward = xent_backward, .flops = xent_flops};
+const tr_op_class tr_op_softmax_cross_entropy = {.name = "softmax_cross_entropy",
+                                                 .saves_inputs = 2,
+                                                 .prepare = xent_prepare,
+                                                 .forward = xent_forward,
+                                                 .backward = xent_backward,
+                                                 .flops = xent_flops};
 
 /* ---- mean squared error -------------------------------------------------------------------------------------------- */
 
@@ -111,8 +113,8 @@ static void mse_backward(tr_op_run *run) {
   tr_ops_split(run, (size_t)run->call.output_info.shape[0], 16, mse_backward_rows);
 }
 
-const tr_op_class tr_op_mean_squared_error = {.name = "mean_squared_error", .saves_inputs = 3, .forward = mse_forward,
-                                              .backward = mse_backward};
+const tr_op_class tr_op_mean_squared_error = {
+    .name = "mean_squared_error", .saves_inputs = 3, .forward = mse_forward, .backward = mse_backward};
 
 /* ---- accuracy ------------------------------------------------------------------------------------------------------ */
 

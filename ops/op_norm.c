@@ -77,8 +77,12 @@ static double norm_flops(const tr_graph *graph, const tr_graph_node *node) {
   return 8.0 * (double)a->n * (double)a->c;
 }
 
-const tr_op_class tr_op_layer_norm = {.name = "layer_norm", .saves_inputs = 3, .prepare = layer_prepare,
-                                      .forward = layer_forward, .backward = layer_backward, .flops = norm_flops};
+const tr_op_class tr_op_layer_norm = {.name = "layer_norm",
+                                      .saves_inputs = 3,
+                                      .prepare = layer_prepare,
+                                      .forward = layer_forward,
+                                      .backward = layer_backward,
+                                      .flops = norm_flops};
 
 /* ---- batch norm: saved = mean, rstd, variance (unbiased) ------------------------------------------------------------- */
 
@@ -150,8 +154,7 @@ static void batch_apply_rows(tr_op_run *run, size_t begin, size_t end) {
   const batch_view v = view_of(run);
   const size_t at = begin * v.positions * v.c;
   run->kernels->batch_norm_apply((const float *)run->call.inputs[0] + at, v.mean, v.rstd, run->call.inputs[1],
-                                 run->call.inputs[2], (float *)run->call.output + at, (end - begin) * v.positions,
-                                 v.c);
+                                 run->call.inputs[2], (float *)run->call.output + at, (end - begin) * v.positions, v.c);
 }
 
 static void batch_forward(tr_op_run *run) {
@@ -206,10 +209,9 @@ static void batch_data_rows(tr_op_run *run, size_t begin, size_t end) {
     const size_t at = row * v.positions * v.c;
     float *dx = (float *)run->call.input_gradients[0] + at;
     if (run->row_weight[row] != 0.0f)
-      run->kernels->batch_norm_backward_data((const float *)run->call.inputs[0] + at,
-                                             (const float *)run->output_gradient + at, v.mean, v.rstd,
-                                             run->call.inputs[1], dgamma, dbeta, dx, v.positions,
-                                             v.rows_there * v.positions, v.c, add);
+      run->kernels->batch_norm_backward_data(
+          (const float *)run->call.inputs[0] + at, (const float *)run->output_gradient + at, v.mean, v.rstd,
+          run->call.inputs[1], dgamma, dbeta, dx, v.positions, v.rows_there * v.positions, v.c, add);
     else if (!add)
       memset(dx, 0, v.positions * v.c * sizeof *dx);
   }
@@ -227,9 +229,13 @@ static void batch_backward(tr_op_run *run) {
   if (run->call.input_gradients[0] != NULL) tr_ops_split(run, v.rows, 1, batch_data_rows);
 }
 
-const tr_op_class tr_op_batch_norm = {.name = "batch_norm", .saves_inputs = 3, .prepare = batch_prepare,
-                                      .forward = batch_forward, .backward = batch_backward,
-                                      .write_state = batch_write_state, .flops = norm_flops};
+const tr_op_class tr_op_batch_norm = {.name = "batch_norm",
+                                      .saves_inputs = 3,
+                                      .prepare = batch_prepare,
+                                      .forward = batch_forward,
+                                      .backward = batch_backward,
+                                      .write_state = batch_write_state,
+                                      .flops = norm_flops};
 
 /* ---- batch norm in evaluation: the running statistics ---------------------------------------------------------------- */
 
@@ -255,5 +261,5 @@ static void running_forward(tr_op_run *run) {
   tr_ops_split(run, (size_t)a->n, 256, running_rows);
 }
 
-const tr_op_class tr_op_batch_norm_running = {.name = "batch_norm", .prepare = running_prepare,
-                                              .forward = running_forward, .flops = norm_flops};
+const tr_op_class tr_op_batch_norm_running = {
+    .name = "batch_norm", .prepare = running_prepare, .forward = running_forward, .flops = norm_flops};

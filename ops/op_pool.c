@@ -45,8 +45,8 @@ static void max_backward_rows(tr_op_run *run, size_t begin, size_t end) {
 }
 static void max_backward(tr_op_run *run) { tr_ops_split(run, rows_of(run), 1, max_backward_rows); }
 
-const tr_op_class tr_op_max_pool2d = {.name = "max_pool2d", .prepare = max_prepare, .forward = max_forward,
-                                      .backward = max_backward};
+const tr_op_class tr_op_max_pool2d = {
+    .name = "max_pool2d", .prepare = max_prepare, .forward = max_forward, .backward = max_backward};
 
 /* ---- average ------------------------------------------------------------------------------------------------------- */
 

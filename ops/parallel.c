@@ -64,8 +64,8 @@ void tr_ops_tiles(tr_op_run *run, int32_t tiles, size_t scratch_offset, size_t s
     for (int32_t tile = 0; tile < tiles; tile++) fn(run, tile, scratch);
     return;
   }
-  tile_job job = {.run = run, .tiles = tiles, .scratch = scratch, .scratch_bytes = tr_ops_round64(scratch_bytes),
-                  .fn = fn};
+  tile_job job = {
+      .run = run, .tiles = tiles, .scratch = scratch, .scratch_bytes = tr_ops_round64(scratch_bytes), .fn = fn};
   atomic_init(&job.next, 0);
   tr_pool_run(run->pool, lanes, tile_lane, &job);
 }

@@ -50,8 +50,7 @@ static void set_times(tr_graph *graph) {
 static tr_status new_buffer(tr_graph *graph, size_t bytes, int32_t first, int32_t last, int32_t *out, tr_error *error) {
   TR_TRY(tr_reserve(graph->allocator, (void **)&graph->buffers, &graph->buffer_capacity, graph->buffer_count + 1,
                     sizeof *graph->buffers, error));
-  graph->buffers[graph->buffer_count] =
-      (tr_graph_buffer){.bytes = bytes, .first = first, .last = last, .merged = -1};
+  graph->buffers[graph->buffer_count] = (tr_graph_buffer){.bytes = bytes, .first = first, .last = last, .merged = -1};
   *out = (int32_t)graph->buffer_count++;
   return TR_OK;
 }
@@ -100,8 +99,8 @@ static tr_status gradient_buffers(tr_graph *graph, tr_error *error) {
       tr_graph_tensor *input = tr_graph_root(graph, node->inputs[i]);
       if (input->kind != TR_TENSOR_ACTIVATION || !(node->gradient_wanted >> i & 1)) continue;
       if (input->gradient_buffer < 0)
-        TR_TRY(new_buffer(graph, input->bytes, node->backward_time, node->backward_time, &input->gradient_buffer,
-                          error));
+        TR_TRY(
+            new_buffer(graph, input->bytes, node->backward_time, node->backward_time, &input->gradient_buffer, error));
       live_until(graph, input->gradient_buffer, node->backward_time);
     }
   }
@@ -115,8 +114,8 @@ static tr_status node_buffers(tr_graph *graph, tr_error *error) {
     const int32_t forward = node->forward_time, backward = node->backward_time;
     if (node->saved_bytes > 0) {
       const int32_t written = node->op->write_state != NULL ? graph->forward_count : forward;
-      TR_TRY(new_buffer(graph, node->saved_bytes, forward, backward > written ? backward : written,
-                        &node->saved_buffer, error));
+      TR_TRY(new_buffer(graph, node->saved_bytes, forward, backward > written ? backward : written, &node->saved_buffer,
+                        error));
     }
     if (node->forward_scratch > 0)
       TR_TRY(new_buffer(graph, node->forward_scratch, forward, forward, &node->forward_scratch_buffer, error));
@@ -200,8 +199,7 @@ static tr_status place(tr_graph *graph, tr_error *error) {
   for (size_t k = 0; k < placed; k++) order[k] = keys[k].buffer;
   graph->arena_bytes = tr_plan_offsets(graph->buffers, order, placed);
   for (size_t b = 0; b < count; b++)
-    if (graph->buffers[b].merged >= 0)
-      graph->buffers[b].offset = graph->buffers[bottom_of(graph, (int32_t)b)].offset;
+    if (graph->buffers[b].merged >= 0) graph->buffers[b].offset = graph->buffers[bottom_of(graph, (int32_t)b)].offset;
   return TR_OK;
 }
 

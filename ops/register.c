@@ -3,10 +3,24 @@
 
 #include "build_private.h"
 
-static const char *const own_names[] = {"to_float",   "add",        "relu",       "gelu",       "gelu_tanh",
-                                        "reshape",    "flatten",    "dropout",    "linear",     "conv2d",
-                                        "max_pool2d", "avg_pool2d", "layer_norm", "batch_norm", "embedding",
-                                        "softmax_cross_entropy", "mean_squared_error", "accuracy"};
+static const char *const own_names[] = {"to_float",
+                                        "add",
+                                        "relu",
+                                        "gelu",
+                                        "gelu_tanh",
+                                        "reshape",
+                                        "flatten",
+                                        "dropout",
+                                        "linear",
+                                        "conv2d",
+                                        "max_pool2d",
+                                        "avg_pool2d",
+                                        "layer_norm",
+                                        "batch_norm",
+                                        "embedding",
+                                        "softmax_cross_entropy",
+                                        "mean_squared_error",
+                                        "accuracy"};
 
 static void custom_forward(tr_op_run *run) { run->node->custom->forward(&run->call); }
 static void custom_backward(tr_op_run *run) { run->node->custom->backward(&run->call); }
@@ -51,8 +65,8 @@ static tr_status check_descriptor(const tr_graph *graph, const tr_op_descriptor 
 tr_status tr_op_register(tr_graph *graph, const tr_op_descriptor *descriptor, tr_error *error) {
   TR_TRY(check_descriptor(graph, descriptor, error));
   const size_t needed = graph->custom_count + 1;
-  TR_TRY(tr_reserve(graph->allocator, (void **)&graph->custom, &graph->custom_capacity, needed,
-                    sizeof *graph->custom, error));
+  TR_TRY(tr_reserve(graph->allocator, (void **)&graph->custom, &graph->custom_capacity, needed, sizeof *graph->custom,
+                    error));
   TR_TRY(tr_reserve(graph->allocator, (void **)&graph->custom_descriptors, &graph->custom_descriptor_capacity, needed,
                     sizeof *graph->custom_descriptors, error));
   tr_op_descriptor *copy = tr_arena_alloc(graph->memory, sizeof *copy);
@@ -61,9 +75,13 @@ tr_status tr_op_register(tr_graph *graph, const tr_op_descriptor *descriptor, tr
   if (copy == NULL || op == NULL || name == NULL) return tr_fail_memory(error, "an op", sizeof *copy + sizeof *op);
   *copy = *descriptor;
   copy->name = name;
-  *op = (tr_op_class){.name = name, .saves_inputs = copy->saves_inputs, .saves_output = copy->saves_output,
-                      .prepare = custom_prepare, .forward = custom_forward,
-                      .backward = copy->backward != NULL ? custom_backward : NULL, .flops = custom_flops};
+  *op = (tr_op_class){.name = name,
+                      .saves_inputs = copy->saves_inputs,
+                      .saves_output = copy->saves_output,
+                      .prepare = custom_prepare,
+                      .forward = custom_forward,
+                      .backward = copy->backward != NULL ? custom_backward : NULL,
+                      .flops = custom_flops};
   graph->custom_descriptors[graph->custom_count] = copy;
   graph->custom[graph->custom_count++] = op;
   return TR_OK;

@@ -66,8 +66,12 @@ static inline tr_status fx_try_open(fx *f, fx_build build, tr_error *error) {
   const tr_device_options device = {.struct_bytes = sizeof device, .allocator = f->allocator, .kind = TR_DEVICE_CPU};
   TR_TRY(tr_device_open(&device, &f->device, error));
   TR_TRY(tr_params_create(f->allocator, &f->params, error));
-  const tr_graph_options graph = {.struct_bytes = sizeof graph, .allocator = f->allocator, .device = f->device,
-                                  .params = f->params, .rows = f->rows, .training = !f->evaluation};
+  const tr_graph_options graph = {.struct_bytes = sizeof graph,
+                                  .allocator = f->allocator,
+                                  .device = f->device,
+                                  .params = f->params,
+                                  .rows = f->rows,
+                                  .training = !f->evaluation};
   TR_TRY(tr_graph_create(&graph, &f->graph, error));
   build(f, f->graph, f->size);
   TR_TRY(tr_params_seal(f->params, f->device, error));
@@ -89,8 +93,12 @@ static inline void fx_open(fx *f, fx_build build) {
   tr_error error = {0};
   cr_assert_eq(fx_try_open(f, build, &error), TR_OK, "%s", error.message);
   for (int32_t i = 0; i < tr_graph_input_count(f->graph); i++) fx_fill_input(f, i);
-  f->args = (tr_step_args){.struct_bytes = sizeof f->args, .seed = 11, .step = 3, .row_offset = 32,
-                           .row_count = (uint32_t)f->rows, .loss_scale = 1.0f,
+  f->args = (tr_step_args){.struct_bytes = sizeof f->args,
+                           .seed = 11,
+                           .step = 3,
+                           .row_offset = 32,
+                           .row_count = (uint32_t)f->rows,
+                           .loss_scale = 1.0f,
                            .inputs = (const void *const *)f->inputs};
   const size_t count = tr_params_gradient_count(f->params) + 1;
   f->gradient = malloc(count * sizeof *f->gradient);
@@ -189,8 +197,10 @@ static inline void fx_linear_of_sequences(fx *f, tr_graph *g, int size) {
 
 static inline tr_tensor fx_conv(tr_graph *g, const char *name, tr_tensor x, int64_t channels, int64_t kernel,
                                 int64_t stride, int64_t padding) {
-  const tr_conv2d_options options = {.struct_bytes = sizeof options, .out_channels = channels,
-                                     .kernel = {kernel, kernel}, .stride = {stride, stride},
+  const tr_conv2d_options options = {.struct_bytes = sizeof options,
+                                     .out_channels = channels,
+                                     .kernel = {kernel, kernel},
+                                     .stride = {stride, stride},
                                      .padding = {padding, padding}};
   return tr_conv2d(g, name, x, &options);
 }
@@ -211,8 +221,12 @@ static inline void fx_cnn(fx *f, tr_graph *g, int size) {
 }
 
 static inline void fx_rectangular_convolution(fx *f, tr_graph *g, int size) {
-  const tr_conv2d_options options = {.struct_bytes = sizeof options, .out_channels = size, .kernel = {2, 5},
-                                     .stride = {1, 2}, .padding = {0, 2}, .no_bias = true};
+  const tr_conv2d_options options = {.struct_bytes = sizeof options,
+                                     .out_channels = size,
+                                     .kernel = {2, 5},
+                                     .stride = {1, 2},
+                                     .padding = {0, 2},
+                                     .no_bias = true};
   tr_tensor x = fx_conv(g, "conv1", fx_image(g, 5, 9, 2), 3, 1, 1, 0);
   x = tr_relu(g, tr_conv2d(g, "conv2", x, &options));
   fx_end_with_xent(f, g, tr_linear(g, "out", tr_flatten(g, x), 3, true), 3, TR_U16);

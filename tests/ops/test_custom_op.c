@@ -43,9 +43,13 @@ static double swish_flops(const tr_tensor_info *inputs, int32_t input_count, con
   return 4.0 * (double)count_of(&inputs[0]);
 }
 
-static const tr_op_descriptor swish = {.struct_bytes = sizeof swish, .name = "swish",
-                                       .attribute_bytes = sizeof(swish_attributes), .shape = swish_shape,
-                                       .saves_inputs = 1, .forward = swish_forward, .backward = swish_backward,
+static const tr_op_descriptor swish = {.struct_bytes = sizeof swish,
+                                       .name = "swish",
+                                       .attribute_bytes = sizeof(swish_attributes),
+                                       .shape = swish_shape,
+                                       .saves_inputs = 1,
+                                       .forward = swish_forward,
+                                       .backward = swish_backward,
                                        .flops = swish_flops};
 
 static void with_swish(fx *f, tr_graph *g, int size) {
@@ -147,9 +151,12 @@ static void thief_backward(const tr_op_call *call) {
 static const float *kept_address;
 static void with_thief(fx *f, tr_graph *g, int size) {
   (void)f;
-  const tr_op_descriptor thief = {.struct_bytes = sizeof thief, .name = "thief",
-                                  .attribute_bytes = sizeof(thief_attributes), .shape = thief_shape,
-                                  .forward = thief_forward, .backward = thief_backward};
+  const tr_op_descriptor thief = {.struct_bytes = sizeof thief,
+                                  .name = "thief",
+                                  .attribute_bytes = sizeof(thief_attributes),
+                                  .shape = thief_shape,
+                                  .forward = thief_forward,
+                                  .backward = thief_backward};
   cr_assert_eq(tr_op_register(g, &thief, NULL), TR_OK);
   const thief_attributes attributes = {.kept = &kept_address};
   const tr_tensor x = tr_linear(g, "first", fx_input(g, "x", size), size, true);

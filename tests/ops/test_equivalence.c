@@ -76,21 +76,21 @@ Test(equivalence, the_number_of_threads_changes_no_bit, .timeout = 60) {
 
 /* Larger than one piece of work, so that threads do share each op. */
 static void large(fx *f, tr_graph *g, int size) {
-  tr_tensor x = tr_relu(g, fx_conv(g, "conv1", fx_image(g, 30, 30, 3), size, 3, 1, 1));
+  tr_tensor x = tr_relu(g, fx_conv(g, "conv1", fx_image(g, 18, 18, 3), size, 3, 1, 1));
   x = tr_dropout(g, tr_batch_norm(g, "norm", x, 1e-3f), 0.2f);
   x = tr_max_pool2d(g, tr_relu(g, fx_conv(g, "conv2", x, size + 1, 3, 1, 0)), NULL);
-  x = tr_layer_norm(g, "flat", tr_gelu(g, tr_linear(g, "fc1", tr_flatten(g, x), 300, true)), 1e-3f);
+  x = tr_layer_norm(g, "flat", tr_gelu(g, tr_linear(g, "fc1", tr_flatten(g, x), 100, true)), 1e-3f);
   fx_end_with_xent(f, g, tr_linear(g, "fc2", x, 10, true), 10, TR_U8);
 }
 
 Test(equivalence, a_second_step_and_another_pool_give_the_same_bits_on_a_larger_model, .timeout = 60) {
-  fx alone = {.rows = 20, .size = 33};
+  fx alone = {.rows = 12, .size = 17};
   fx_open(&alone, large);
   const double loss = fx_step(&alone);
   for (uint32_t threads = 1; threads <= 3; threads++) {
     tr_pool *pool = NULL;
     cr_assert_eq(tr_pool_create(NULL, threads, &pool, NULL), TR_OK);
-    fx many = {.rows = 20, .size = 33, .compile = {.pool = pool, .poison = threads == 2}};
+    fx many = {.rows = 12, .size = 17, .compile = {.pool = pool, .poison = threads == 2}};
     fx_open(&many, large);
     for (int repeat = 0; repeat < 2; repeat++) {
       cr_assert_eq(fx_step(&many), loss);

@@ -90,8 +90,14 @@ Test(flat, finite_finds_a_single_bad_value_anywhere) {
 }
 
 Test(flat, adamw_follows_its_formula) {
-  const tr_adamw_args args = {.gradient_scale = 0.125f, .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f,
-                              .weight_decay = 0.1f, .correction1 = 0.271f, .correction2 = 0.002997001f};
+  const tr_adamw_args args = {.gradient_scale = 0.125f,
+                              .lr = 1e-2f,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.999f,
+                              .eps = 1e-8f,
+                              .weight_decay = 0.1f,
+                              .correction1 = 0.271f,
+                              .correction2 = 0.002997001f};
   for (int c = 0; c < COUNTS; c++) {
     const uint64_t n = counts[c];
     float *p = random_values(n, 6, 1.0f), *g = random_values(n, 7, 3.0f), *m = random_values(n, 8, 0.1f);
@@ -114,8 +120,14 @@ Test(flat, adamw_follows_its_formula) {
 }
 
 Test(flat, updates_do_not_depend_on_the_cut) {
-  const tr_adamw_args args = {.gradient_scale = 1.0f, .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f,
-                              .weight_decay = 0.01f, .correction1 = 0.1f, .correction2 = 0.05f};
+  const tr_adamw_args args = {.gradient_scale = 1.0f,
+                              .lr = 1e-3f,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.95f,
+                              .eps = 1e-8f,
+                              .weight_decay = 0.01f,
+                              .correction1 = 0.1f,
+                              .correction2 = 0.05f};
   float *p = random_values(MOST, 10, 1.0f), *g = random_values(MOST, 11, 1.0f), *m = random_values(MOST, 12, 1.0f);
   float *v = copy_of(p, MOST);
   for (int i = 0; i < MOST; i++) v[i] = v[i] * v[i];
@@ -134,8 +146,12 @@ Test(flat, sgd_follows_its_formula_with_and_without_momentum) {
   for (int variant = 0; variant < 8; variant++) {
     const bool nesterov = variant & 1, first = variant & 2;
     const float momentum = variant & 4 ? 0.9f : 0.0f;
-    const tr_sgd_args args = {.gradient_scale = 0.5f, .lr = 0.1f, .momentum = momentum, .weight_decay = 0.01f,
-                              .nesterov = nesterov, .first = first};
+    const tr_sgd_args args = {.gradient_scale = 0.5f,
+                              .lr = 0.1f,
+                              .momentum = momentum,
+                              .weight_decay = 0.01f,
+                              .nesterov = nesterov,
+                              .first = first};
     const uint64_t n = 97;
     float *p = random_values(n, 13, 1.0f), *g = random_values(n, 14, 1.0f), *b = random_values(n, 15, 1.0f);
     float *p1 = copy_of(p, n), *b1 = copy_of(b, n);

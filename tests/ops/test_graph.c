@@ -129,7 +129,8 @@ Test(graph, makes_parameters_as_pytorch_names_and_starts_them) {
   cr_expect_arr_eq(conv.shape, shape, sizeof shape);
   const float bound = 1.0f / sqrtf(3 * 3 * 2);
   float largest = 0.0f;
-  for (uint64_t i = 0; i < conv.count; i++) largest = fmaxf(largest, fabsf(tr_params_values(f.params)[conv.offset + i]));
+  for (uint64_t i = 0; i < conv.count; i++)
+    largest = fmaxf(largest, fabsf(tr_params_values(f.params)[conv.offset + i]));
   cr_expect(largest <= bound && largest > 0.8f * bound);
   const tr_param_info var = tr_params_info(f.params, tr_params_find(f.params, "norm1.running_var"));
   cr_expect_eq(var.role, TR_PARAM_STATE);
@@ -214,8 +215,11 @@ Test(graph, shares_parameters_with_another_graph) {
   tr_graph *graphs[2];
   fx unused = {0};
   for (int i = 0; i < 2; i++) {
-    const tr_graph_options options = {.struct_bytes = sizeof options, .device = f.device, .params = f.params,
-                                      .rows = i == 0 ? 4 : 1, .training = i == 0};
+    const tr_graph_options options = {.struct_bytes = sizeof options,
+                                      .device = f.device,
+                                      .params = f.params,
+                                      .rows = i == 0 ? 4 : 1,
+                                      .training = i == 0};
     cr_assert_eq(tr_graph_create(&options, &graphs[i], NULL), TR_OK);
     fx_cnn(&unused, graphs[i], 2);
   }
@@ -227,8 +231,8 @@ Test(graph, shares_parameters_with_another_graph) {
   f.id_count[1] = 10;
   fx_fill_input(&f, 0), fx_fill_input(&f, 1);
   double whole[2], sum = 0.0;
-  tr_step_args args = {.struct_bytes = sizeof args, .row_count = 4, .loss_scale = 1.0f,
-                       .inputs = (const void *const *)f.inputs};
+  tr_step_args args = {
+      .struct_bytes = sizeof args, .row_count = 4, .loss_scale = 1.0f, .inputs = (const void *const *)f.inputs};
   cr_assert_eq(tr_graph_forward(graphs[0], &args, whole, NULL), TR_OK);
   for (int row = 0; row < 4; row++) {
     const void *inputs[] = {(float *)f.inputs[0] + row * 8 * 9, (int32_t *)f.inputs[1] + row};

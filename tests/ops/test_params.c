@@ -13,7 +13,8 @@ static tr_device *device_of_tests(const tr_allocator *allocator) {
 }
 
 static tr_param_spec spec_of(const char *name, int64_t count, tr_param_role role) {
-  return (tr_param_spec){.struct_bytes = sizeof(tr_param_spec), .name = name, .ndim = 1, .shape = {count}, .role = role};
+  return (tr_param_spec){
+      .struct_bytes = sizeof(tr_param_spec), .name = name, .ndim = 1, .shape = {count}, .role = role};
 }
 
 static tr_param add(tr_params *params, tr_param_spec spec) {

@@ -70,12 +70,12 @@ TR_API tr_tensor tr_parameter(tr_graph *graph, const tr_param_spec *spec);
 
 /* Elementwise and shape. */
 TR_API tr_tensor tr_to_float(tr_graph *graph, tr_tensor x, float scale, float shift); /* x * scale + shift, any dtype */
-TR_API tr_tensor tr_add(tr_graph *graph, tr_tensor a, tr_tensor b);                     /* equal shapes */
+TR_API tr_tensor tr_add(tr_graph *graph, tr_tensor a, tr_tensor b);                   /* equal shapes */
 TR_API tr_tensor tr_relu(tr_graph *graph, tr_tensor x);
 TR_API tr_tensor tr_gelu(tr_graph *graph, tr_tensor x);      /* exact: x * Phi(x) by erf */
 TR_API tr_tensor tr_gelu_tanh(tr_graph *graph, tr_tensor x); /* the tanh approximation (GPT-2) */
 TR_API tr_tensor tr_reshape(tr_graph *graph, tr_tensor x, uint32_t ndim, const int64_t *shape); /* without rows */
-TR_API tr_tensor tr_flatten(tr_graph *graph, tr_tensor x);                                        /* [rows, rest] */
+TR_API tr_tensor tr_flatten(tr_graph *graph, tr_tensor x);                                      /* [rows, rest] */
 /* Zeroes with probability p and scales by 1/(1-p); bits by (seed, step, global row, op, element). */
 TR_API tr_tensor tr_dropout(tr_graph *graph, tr_tensor x, float p);
 
@@ -110,7 +110,7 @@ TR_API tr_tensor tr_embedding(tr_graph *graph, const char *name, tr_tensor ids, 
 /* Losses and metrics: one value a row, [rows] fp32. labels: U8, U16 or I32 [rows]; targets as x. */
 TR_API tr_tensor tr_softmax_cross_entropy(tr_graph *graph, tr_tensor logits, tr_tensor labels);
 TR_API tr_tensor tr_mean_squared_error(tr_graph *graph, tr_tensor x, tr_tensor target); /* mean over the row */
-TR_API tr_tensor tr_accuracy(tr_graph *graph, tr_tensor logits, tr_tensor labels);      /* 1 where argmax is the label */
+TR_API tr_tensor tr_accuracy(tr_graph *graph, tr_tensor logits, tr_tensor labels); /* 1 where argmax is the label */
 
 /* What training minimises, and what is reported: outputs[0] is always the loss. At most TR_OUTPUTS_MAX. */
 enum { TR_OUTPUTS_MAX = 16 };
@@ -126,11 +126,11 @@ TR_API tr_tensor tr_graph_fail(tr_graph *graph, const char *format, ...) TR_PRIN
 
 typedef struct tr_graph_compile_options {
   size_t struct_bytes;
-  tr_pool *pool;      /* NULL: the calling thread alone */
-  bool poison;        /* fill dead activations with NaN to catch reads of them (debugging; slow) */
-  bool no_fusion;     /* the reference graph */
-  bool reference;     /* the plain kernels */
-  bool profile;       /* time every op */
+  tr_pool *pool;  /* NULL: the calling thread alone */
+  bool poison;    /* fill dead activations with NaN to catch reads of them (debugging; slow) */
+  bool no_fusion; /* the reference graph */
+  bool reference; /* the plain kernels */
+  bool profile;   /* time every op */
 } tr_graph_compile_options;
 /* Call after tr_params_seal. Reports the first error of the build. */
 TR_API TR_MUST_USE tr_status tr_graph_compile(tr_graph *graph, const tr_graph_compile_options *options,
@@ -141,11 +141,11 @@ TR_API size_t tr_graph_arena_bytes(const tr_graph *graph);
 typedef struct tr_step_args {
   size_t struct_bytes;
   uint64_t seed;
-  uint64_t step;           /* of the job: 0 for the first */
-  uint64_t row_offset;     /* of this micro-batch's first row in the global batch */
-  uint32_t row_count;      /* rows that are there; the rest have weight 0 */
-  const float *row_weight; /* [rows], or NULL: 1 for row < row_count */
-  float loss_scale;        /* gradients are multiplied by it; 1 on fp32 */
+  uint64_t step;             /* of the job: 0 for the first */
+  uint64_t row_offset;       /* of this micro-batch's first row in the global batch */
+  uint32_t row_count;        /* rows that are there; the rest have weight 0 */
+  const float *row_weight;   /* [rows], or NULL: 1 for row < row_count */
+  float loss_scale;          /* gradients are multiplied by it; 1 on fp32 */
   const void *const *inputs; /* by input number; [rows, shape...] of the input's dtype, missing rows zero */
 } tr_step_args;
 
@@ -156,14 +156,13 @@ TR_API TR_MUST_USE tr_status tr_graph_forward(tr_graph *graph, const tr_step_arg
  * alone). ready(self, offset) is called from the calling thread between ops: everything at or above offset is final. The
  * offset only falls and ends at 0. ready may be NULL. */
 TR_API TR_MUST_USE tr_status tr_graph_backward(tr_graph *graph, const tr_step_args *args, float *gradient,
-                                               void (*ready)(void *self, uint64_t offset), void *self,
-                                               tr_error *error);
+                                               void (*ready)(void *self, uint64_t offset), void *self, tr_error *error);
 TR_API uint64_t tr_graph_bad_ids(const tr_graph *graph);
 /* After a forward in an unpoisoned graph made with reference or no_fusion: copies a tensor out (tests). */
 TR_API TR_MUST_USE tr_status tr_graph_read(tr_graph *graph, tr_tensor tensor, void *to, size_t bytes, tr_error *error);
 
 typedef struct tr_op_profile {
-  const char *name;   /* "conv2d conv2 forward" */
+  const char *name; /* "conv2d conv2 forward" */
   uint64_t calls, time_ns;
   double flops, bytes; /* of all calls */
 } tr_op_profile;
@@ -179,9 +178,9 @@ typedef struct tr_op_call {
   int32_t input_count;
   void *output; /* forward: written; backward: the saved output when saves_output, else NULL */
   tr_tensor_info output_info;
-  const void *output_gradient;                 /* backward */
-  void *input_gradients[TR_OP_INPUTS_MAX];     /* NULL where none is wanted */
-  bool input_gradient_add[TR_OP_INPUTS_MAX];   /* add instead of overwrite */
+  const void *output_gradient;               /* backward */
+  void *input_gradients[TR_OP_INPUTS_MAX];   /* NULL where none is wanted */
+  bool input_gradient_add[TR_OP_INPUTS_MAX]; /* add instead of overwrite */
   void *workspace;
   const tr_step_args *step;
   const void *attributes; /* as given to tr_op_apply, copied */

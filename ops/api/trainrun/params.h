@@ -70,8 +70,8 @@ TR_API TR_MUST_USE tr_status tr_params_seal(tr_params *params, tr_device *device
  * depend on which others there are. */
 TR_API void tr_params_initialize(tr_params *params, uint64_t seed);
 
-TR_API float *tr_params_values(tr_params *params);            /* host memory, 64-byte aligned, tr_params_count long */
-TR_API uint64_t tr_params_count(const tr_params *params);          /* elements of all regions, whole blocks */
+TR_API float *tr_params_values(tr_params *params);        /* host memory, 64-byte aligned, tr_params_count long */
+TR_API uint64_t tr_params_count(const tr_params *params); /* elements of all regions, whole blocks */
 TR_API uint64_t tr_params_gradient_count(const tr_params *params); /* TRAINED + STATE, whole blocks */
 TR_API uint64_t tr_params_trained_count(const tr_params *params);  /* TRAINED, whole blocks */
 
