@@ -303,7 +303,7 @@ static tr_status read_chunks(ckpt_reading *reading, tr_error *error) {
 /* ---- The whole ----------------------------------------------------------------------------------------------------- */
 
 static size_t message_bytes(const ckpt_reading *reading) {
-  const size_t chunk = HEAD_BYTES + CHUNK_BYTES;
+  const size_t chunk = HEAD_BYTES + ckpt_chunk_bytes(&reading->ckpt->manifest, CHUNK_BYTES);
   return reading->needed_bytes > chunk ? reading->needed_bytes : chunk;
 }
 
@@ -314,14 +314,15 @@ static tr_status reading_init(ckpt_reading *reading, size_t piece_count, tr_erro
   reading->wants = tr_calloc(allocator, piece_count + 1, sizeof *reading->wants);
   reading->first_want = tr_calloc(allocator, manifest->tensor_count + 1, sizeof *reading->first_want);
   reading->needed = tr_calloc(allocator, reading->needed_bytes, 1);
+  const size_t bytes = message_bytes(reading);
   bool complete = reading->wants != NULL && reading->first_want != NULL && reading->needed != NULL;
   for (size_t i = 0; i < SLOTS; i++) {
-    reading->slots[i].message = tr_alloc(allocator, message_bytes(reading));
+    reading->slots[i].message = tr_alloc(allocator, bytes);
     complete = complete && reading->slots[i].message != NULL;
   }
-  reading->received = tr_alloc(allocator, message_bytes(reading));
+  reading->received = tr_alloc(allocator, bytes);
   complete = complete && reading->received != NULL;
-  return complete ? TR_OK : tr_fail_memory(error, "reading a checkpoint", (SLOTS + 1) * message_bytes(reading));
+  return complete ? TR_OK : tr_fail_memory(error, "reading a checkpoint", (SLOTS + 1) * bytes);
 }
 
 static void reading_fini(ckpt_reading *reading) {

@@ -117,7 +117,8 @@ static tr_status take_snapshot(tr_ckpt_save *save, const tr_writer *header, cons
   const saved_piece *last = &save->pieces[save->piece_count - 1];
   save->header_bytes = header->bytes;
   save->image_bytes = header->bytes + last->offset + last->bytes;
-  save->image = tr_alloc_aligned(save->allocator, save->image_bytes, HUGE_PAGE_BYTES);
+  save->image = tr_alloc_aligned(save->allocator, save->image_bytes,
+                                 save->image_bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : SAFETENSORS_ALIGN);
   if (save->image == NULL) return tr_fail_memory(error, "the snapshot of a checkpoint", save->image_bytes);
   /* Fresh memory of this size costs more in page faults than in copying. */
   if (save->image_bytes >= HUGE_PAGE_BYTES) {

@@ -119,8 +119,9 @@ static tr_status stream_shard(shard_stream *stream, tr_error *error) {
 }
 
 tr_status tr_ckpt_verify(tr_ckpt *ckpt, tr_error *error) {
-  shard_stream stream = {.ckpt = ckpt, .buffer = tr_alloc(ckpt->allocator, CHUNK_BYTES)};
-  if (stream.buffer == NULL) return tr_fail_memory(error, "verifying a checkpoint", CHUNK_BYTES);
+  const size_t buffer_bytes = ckpt_chunk_bytes(&ckpt->manifest, CHUNK_BYTES);
+  shard_stream stream = {.ckpt = ckpt, .buffer = tr_alloc(ckpt->allocator, buffer_bytes)};
+  if (stream.buffer == NULL) return tr_fail_memory(error, "verifying a checkpoint", buffer_bytes);
   tr_status status = TR_OK;
   for (size_t i = 0; i < ckpt->manifest.shard_count && status == TR_OK; i++) {
     stream.shard = &ckpt->manifest.shards[i];
@@ -206,8 +207,9 @@ static tr_status copy_shard(shard_stream *stream, tr_store *to, const char *fold
 }
 
 static tr_status copy_shards(tr_ckpt *ckpt, tr_store *to, const char *folder, tr_error *error) {
-  shard_stream stream = {.ckpt = ckpt, .buffer = tr_alloc(ckpt->allocator, CHUNK_BYTES)};
-  if (stream.buffer == NULL) return tr_fail_memory(error, "copying a checkpoint", CHUNK_BYTES);
+  const size_t buffer_bytes = ckpt_chunk_bytes(&ckpt->manifest, CHUNK_BYTES);
+  shard_stream stream = {.ckpt = ckpt, .buffer = tr_alloc(ckpt->allocator, buffer_bytes)};
+  if (stream.buffer == NULL) return tr_fail_memory(error, "copying a checkpoint", buffer_bytes);
   tr_status status = TR_OK;
   for (size_t i = 0; i < ckpt->manifest.shard_count && status == TR_OK; i++) {
     stream.shard = &ckpt->manifest.shards[i];

@@ -199,15 +199,16 @@ Test(hostile, refuses_a_tampered_manifest_whose_crc_fits) {
   tr_store_destroy(store);
 }
 
-static double seconds(void) {
+/* Of this process: what else the machine does is not counted. */
+static double cpu_seconds(void) {
   struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-Test(hostile, refuses_deep_and_huge_manifests_at_once) {
+Test(hostile, refuses_deep_and_huge_manifests_at_once, .timeout = 120) {
   tr_store *store = model_store();
-  const size_t bytes = 60u << 20;
+  const size_t bytes = (ts_long() ? 60u : 8u) << 20;
   char *text = malloc(bytes + 1);
   const char *const patterns[] = {"[", "[0,", "{\"a\":", "\"a\\", "1", " "};
   for (size_t p = 0; p < sizeof patterns / sizeof *patterns; p++) {
@@ -217,9 +218,9 @@ Test(hostile, refuses_deep_and_huge_manifests_at_once) {
     put_manifest(store, text, bytes);
     tr_ckpt *ckpt = NULL;
     tr_error error;
-    const double begin = seconds();
+    const double begin = cpu_seconds();
     cr_expect_eq(tr_ckpt_open(NULL, store, "r/step-1", &ckpt, &error), TR_ERR_CORRUPT, "%s", error.message);
-    cr_expect_lt(seconds() - begin, 5.0);
+    cr_expect_lt(cpu_seconds() - begin, 5.0);
   }
   free(text);
   tr_store_destroy(store);
