@@ -45,7 +45,7 @@ def crossing():
         for number, quote, name in includes(path):
             if quote != '"':
                 continue
-            if room == "tests" and (name.startswith("support/") or is_inner(path, name)):
+            if room == "tests" and (os.path.exists(os.path.join(house.SOURCE, "tests", name)) or is_inner(path, name)):
                 continue
             target = os.path.normpath(os.path.join(os.path.dirname(path), name))
             if not os.path.exists(os.path.join(house.SOURCE, target)):
