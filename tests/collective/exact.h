@@ -9,6 +9,8 @@ typedef struct exact_options {
   bool registered; /* parts and result in memory of tr_comm_alloc */
   bool apart;      /* the result is not one of the parts */
   size_t most;     /* elements of the largest buffer */
+  size_t stride;   /* of the elements that are compared in large buffers; 0: all */
+  bool few;        /* only some leaf counts */
   uint32_t seed;
 } exact_options;
 
@@ -16,6 +18,8 @@ typedef struct exact_options {
 int exact_leaves(tr_comm *comm, const exact_options *options);
 /* all_reduce, reduce_scatter, all_gather, broadcast, barrier over types, operations and sizes. */
 int exact_operations(tr_comm *comm, const exact_options *options);
+/* The same with one buffer that is larger than any staging buffer. */
+int exact_operations_large(tr_comm *comm, const exact_options *options);
 /* Many operations under way at once, moved on by progress, with messages of all sizes in between. */
 int exact_under_way(tr_comm *comm, const exact_options *options);
 
