@@ -46,59 +46,66 @@ if not tap.check(result.code == 0 and reference.get("status") == "done", "the un
 metrics = losses(folder.metrics("whole"))
 length = result.seconds
 
-for i in range(MOMENTS):
-    name = "launcher-%d" % i
-    job = job_of(name)
-    process = folder.start("--workers", 2, job)
-    time.sleep(chance.uniform(0.0, 0.9 * length))
-    ended = process.poll() is not None
+def disturb(kind, number, most, disturbance):
+    """Starts the job and disturbs it at a random moment at which it still runs; (name, job, exit code, output)."""
+    for attempt in range(20):
+        name = "%s-%d-%d" % (kind, number, attempt)
+        job = job_of(name)
+        process = folder.start("--workers", 2, job)
+        time.sleep(chance.uniform(0.0, most * length / (1 + attempt)))
+        hit = process.poll() is None and disturbance(process)
+        output, _ = process.communicate(timeout=120)
+        if hit and "done after" not in output.decode(errors="replace") or hit and kind == "worker":
+            break
+    return name, job, process.returncode, output.decode(errors="replace")
+
+
+def kill_launcher(process):
     process.kill()
-    process.communicate()
+    return True
+
+
+def kill_worker(process):
+    end = time.monotonic() + 5
+    while process.poll() is None and time.monotonic() < end:
+        workers = folder.workers()
+        if workers:
+            try:
+                os.kill(chance.choice(workers), signal.SIGKILL)
+                return True
+            except ProcessLookupError:
+                pass
+    return False
+
+
+for i in range(MOMENTS):
+    name, job, _, text = disturb("launcher", i, 0.9, kill_launcher)
     # The same command at once: it must not trip over workers that are still dying.
     workers = (2, 1, 3, 4)[i % 4]
-    finish(name, job, workers, "the launcher killed at moment %d, then %d workers%s" % (i, workers, " (it had ended)" if ended else ""))
+    finish(name, job, workers, "the launcher killed at moment %d, then %d workers" % (i, workers), text)
     tap.check(wait_gone(), "no worker is left (%d)" % i, folder.workers())
 
 for i in range(MOMENTS):
-    name = "worker-%d" % i
-    process = folder.start("--workers", 2, job_of(name))
-    end = time.monotonic() + chance.uniform(0.0, 0.9 * length)
-    killed = None
-    while time.monotonic() < end or not killed:
-        workers = folder.workers()
-        if workers and time.monotonic() >= end:
-            killed = chance.choice(workers)
-            try:
-                os.kill(killed, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        if process.poll() is not None:
-            break
-        time.sleep(0.002)
-    output, _ = process.communicate(timeout=120)
+    name, job, code, text = disturb("worker", i, 0.8, kill_worker)
     summary = folder.summary(name)
-    good = (process.returncode == 0 and summary.get("status") == "done" and len(folder.runs(name)) == 1
+    good = (code == 0 and summary.get("status") == "done" and len(folder.runs(name)) == 1
             and all(summary[key] == reference[key] for key in ("params_crc32c", "order_crc32c", "steps", "samples"))
             and losses(folder.metrics(name)) == metrics and not debris(folder, name) and not shared_memory() and wait_gone())
     tap.check(good, "a worker killed at moment %d: the launcher restarts all (restarts: %s)" % (i, summary.get("restarts")),
-              "%s\n%s" % (output.decode(errors="replace"), summary))
+              "%s\n%s" % (text, summary))
 
 for i, (number, code, status) in enumerate([(signal.SIGTERM, 75, "preempted"), (signal.SIGINT, 130, "stopped")] * (MOMENTS // 2)):
-    name = "stop-%d" % i
-    job = job_of(name)
-    process = folder.start("--workers", 2, job)
-    time.sleep(chance.uniform(0.3, 0.8) * length)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    text = output.decode(errors="replace")
+    def stop(process):
+        process.send_signal(number)
+        return True
+
+    name, job, exit_code, text = disturb(status, i, 0.8, stop)
     summary = folder.summary(name)
-    if process.returncode == 0 and summary.get("status") == "done":
-        tap.check(True, "stopped at moment %d: it had ended" % i)
-        continue
-    saved = [run for run in os.listdir(os.path.join(folder.runs(name)[-1], "checkpoints")) if run.startswith("step-")]
-    tap.check(process.returncode == code and summary.get("status") == status and summary.get("exit_code") == code
+    root = os.path.join(folder.runs(name)[-1], "checkpoints")
+    saved = [run for run in os.listdir(root) if run.startswith("step-")] if os.path.isdir(root) else []
+    tap.check(exit_code == code and summary.get("status") == status and summary.get("exit_code") == code
               and ("step-%d" % summary.get("steps", -1) in saved or summary.get("steps", 0) == 0) and wait_gone(),
               "%s at moment %d: status %s, exit %d, a checkpoint of the last step" % (number.name, i, status, code),
-              "%s\nexit %d %s %s" % (text, process.returncode, summary, saved))
+              "%s\nexit %d %s %s" % (text, exit_code, summary, saved))
     finish(name, job, (1, 2, 3)[i % 3], "and goes on to the same bits (%d)" % i, text)
 tap.end()
