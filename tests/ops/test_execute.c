@@ -313,6 +313,32 @@ Test(execute, drops_anew_each_step_and_by_seed_and_nothing_in_evaluation) {
   fx_close(&e);
 }
 
+static void dropout_of_ones(fx *f, tr_graph *g, int size) {
+  (void)f;
+  const tr_tensor x = tr_dropout(g, tr_to_float(g, fx_input(g, "x", size), 0.0f, 1.0f), 0.3f);
+  tr_graph_loss(g, tr_mean_squared_error(g, tr_linear(g, "fc", x, 1, true), fx_input(g, "target", 1)));
+}
+
+Test(execute, drops_as_many_as_asked_and_scales_the_rest) {
+  fx f = {.rows = 50, .size = 2001, .compile = {.no_fusion = true}};
+  fx_open(&f, dropout_of_ones);
+  fx_forward(&f);
+  tr_tensor dropped = TR_TENSOR_INVALID;
+  for (tr_tensor t = 0; tr_tensor_describe(f.graph, t).ndim > 0; t++)
+    if (tr_tensor_describe(f.graph, t).shape[1] == 2001 && tr_tensor_describe(f.graph, t).shape[0] == 50) dropped = t;
+  const int count = 50 * 2001;
+  float *values = malloc((size_t)count * sizeof *values);
+  cr_assert_eq(tr_graph_read(f.graph, dropped, values, (size_t)count * sizeof *values, NULL), TR_OK);
+  int zeros = 0;
+  for (int i = 0; i < count; i++) {
+    cr_assert(values[i] == 0.0f || fabsf(values[i] - 1.0f / 0.7f) < 1e-6f);
+    zeros += values[i] == 0.0f;
+  }
+  cr_expect_lt(fabs((double)zeros / count - 0.3), 0.006);
+  free(values);
+  fx_close(&f);
+}
+
 /* ---- Memory and time ------------------------------------------------------------------------------------------------- */
 
 Test(execute, needs_less_than_all_activations_at_once) {
