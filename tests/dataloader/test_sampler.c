@@ -234,8 +234,11 @@ Test(sampler, a_million_blocks_cost_little) {
   const size_t count = 1000000;
   uint64_t *blocks = malloc(count * sizeof *blocks);
   for (size_t i = 0; i < count; i++) blocks[i] = 4096;
-  tr_sampler *sampler = make((tr_sampler_options){
-      .shuffle = TR_SHUFFLE_STREAMS, .streams = 512, .block_samples = blocks, .block_count = count, .batch_size = 4096});
+  tr_sampler *sampler = make((tr_sampler_options){.shuffle = TR_SHUFFLE_STREAMS,
+                                                  .streams = 512,
+                                                  .block_samples = blocks,
+                                                  .block_count = count,
+                                                  .batch_size = 4096});
   const double before_s = ts_now_s();
   uint64_t sum = 0;
   for (uint64_t i = 0; i < 10000; i++) sum += tr_sampler_at(sampler, 0, i * 409599);
