@@ -28,7 +28,7 @@ typedef struct span {
 
 /* The next record that is not an empty line; *there false at the end. */
 static tr_status next_record(scanner *s, span *record, bool *there, tr_error *error) {
-  bool quoted = false, any = false;
+  bool quoted = false, any = false, cell_begins = true, quoted_cell = false;
   *record = (span){.begin = s->at, .line = s->line};
   uint8_t last = 0;
   while (s->at < s->file->bytes) {
@@ -53,7 +53,13 @@ static tr_status next_record(scanner *s, span *record, bool *there, tr_error *er
         }
       }
       any = true;
-      quoted ^= c == '"';
+      /* A quote opens a cell only where the cell begins; in a quoted cell each one closes or opens again. */
+      if (c == '"' && (cell_begins || quoted_cell)) {
+        quoted = !quoted;
+        quoted_cell = true;
+      }
+      cell_begins = !quoted && c == ',';
+      if (cell_begins) quoted_cell = false;
       last = c;
       if (s->at - record->begin > DL_CSV_RECORD_BYTES_MAX) {
         return fail_at(s, record->line, quoted ? "a quote that is never closed" : "a record of more than 16 MiB",

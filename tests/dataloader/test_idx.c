@@ -92,8 +92,13 @@ Test(idx, several_prefixes_are_several_shards_and_types_are_kept) {
   tr_dataset *dataset = NULL;
   const char *urls[] = {"memory://d/{a,b}"};
   const tr_field_source sources[] = {{"id", "-id"}, {"pixels", "-pixels"}};
-  tr_dataset_options options = {.struct_bytes = sizeof options, .stores = stores, .urls = urls, .url_count = 1,
-                                .format = "idx", .fields = sources, .field_count = 2};
+  tr_dataset_options options = {.struct_bytes = sizeof options,
+                                .stores = stores,
+                                .urls = urls,
+                                .url_count = 1,
+                                .format = "idx",
+                                .fields = sources,
+                                .field_count = 2};
   EXPECT_OK(tr_dataset_open(&options, &dataset, &e));
   const uint64_t *blocks;
   cr_assert_eq(tr_dataset_blocks(dataset, &blocks), 3);

@@ -14,8 +14,13 @@ static world make_world(uint32_t samples) {
   put_numbered(w.stores, "memory://d/a", 0, samples);
   static const char *const urls[] = {"memory://d/a"};
   static const tr_field_source sources[] = {{"id", "-id"}, {"pixels", "-pixels"}};
-  const tr_dataset_options options = {.struct_bytes = sizeof options, .stores = w.stores, .urls = urls, .url_count = 1,
-                                      .format = "idx", .fields = sources, .field_count = 2};
+  const tr_dataset_options options = {.struct_bytes = sizeof options,
+                                      .stores = w.stores,
+                                      .urls = urls,
+                                      .url_count = 1,
+                                      .format = "idx",
+                                      .fields = sources,
+                                      .field_count = 2};
   tr_error e = {0};
   EXPECT_OK(tr_dataset_open(&options, &w.dataset, &e));
   return w;
@@ -28,9 +33,16 @@ static void end_world(world *w) {
 }
 
 static tr_loader_options defaults(const world *w) {
-  return (tr_loader_options){.struct_bytes = sizeof(tr_loader_options), .device = w->device, .dataset = w->dataset,
-                             .seed = 5, .shuffle = TR_SHUFFLE_STREAMS, .streams = 4, .batch_size = 32,
-                             .micro_batch = 4, .size = 1, .epochs = 1};
+  return (tr_loader_options){.struct_bytes = sizeof(tr_loader_options),
+                             .device = w->device,
+                             .dataset = w->dataset,
+                             .seed = 5,
+                             .shuffle = TR_SHUFFLE_STREAMS,
+                             .streams = 4,
+                             .batch_size = 32,
+                             .micro_batch = 4,
+                             .size = 1,
+                             .epochs = 1};
 }
 
 static tr_loader *open_loader(const tr_loader_options *options) {

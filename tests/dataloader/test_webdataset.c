@@ -5,8 +5,13 @@
 
 static tr_status open_with(tr_stores *stores, const char *url, const tr_field_source *fields, size_t count,
                            const char *index_folder, tr_log *log, tr_dataset **out, tr_error *error) {
-  const tr_dataset_options options = {.struct_bytes = sizeof options, .stores = stores, .log = log, .urls = &url,
-                                      .url_count = 1, .fields = fields, .field_count = count,
+  const tr_dataset_options options = {.struct_bytes = sizeof options,
+                                      .stores = stores,
+                                      .log = log,
+                                      .urls = &url,
+                                      .url_count = 1,
+                                      .fields = fields,
+                                      .field_count = count,
                                       .index_folder = index_folder};
   return tr_dataset_open(&options, out, error);
 }
@@ -98,7 +103,8 @@ Test(webdataset, fields_are_those_of_the_first_sample_unless_named) {
   const tr_field_source text[] = {{"caption", "txt"}}, absent[] = {{"image", "png"}}, whole[] = {{"j", "json"}};
   EXPECT_FAIL(open_with(stores, "memory://d/s-000.tar", text, 1, NULL, NULL, &dataset, &e), TR_ERR_CONFIG,
               "members .txt cannot be made into a batch");
-  EXPECT_FAIL(open_with(stores, "memory://d/s-000.tar", whole, 1, NULL, NULL, &dataset, &e), TR_ERR_CONFIG, "json.PATH");
+  EXPECT_FAIL(open_with(stores, "memory://d/s-000.tar", whole, 1, NULL, NULL, &dataset, &e), TR_ERR_CONFIG,
+              "json.PATH");
   EXPECT_FAIL(open_with(stores, "memory://d/s-000.tar", absent, 1, NULL, NULL, &dataset, &e), TR_ERR_CORRUPT,
               "sample 'train/000000' has no member .png");
   tr_stores_destroy(stores);
@@ -227,7 +233,8 @@ Test(webdataset, a_sample_of_another_shape_is_named) {
   int32_t label;
   void *const to[] = {raw, &label};
   EXPECT_OK(tr_dataset_read(dataset, 0, to, &e));
-  EXPECT_FAIL(tr_dataset_read(dataset, 1, to, &e), TR_ERR_CORRUPT, "it is u8 [5], the first sample of the data set is u8 [4]");
+  EXPECT_FAIL(tr_dataset_read(dataset, 1, to, &e), TR_ERR_CORRUPT,
+              "it is u8 [5], the first sample of the data set is u8 [4]");
   cr_assert_not_null(strstr(e.message, "x.tar: offset 2560: sample 'b', field 'bin'"), "%s", e.message);
   EXPECT_FAIL(tr_dataset_read(dataset, 2, to, &e), TR_ERR_CORRUPT, "not an integer");
   EXPECT_FAIL(tr_dataset_read(dataset, 3, to, &e), TR_ERR_CORRUPT, "sample 'd' has no member .cls");
@@ -296,9 +303,12 @@ Test(webdataset, reads_what_pythons_tarfile_writes) {
         "t = tarfile.open('%s', 'w', format=tarfile.%s)\n"
         "for i in range(3):\n"
         "  for suffix, data in (('cls', str(10 + i).encode()), ('bin', b'abcd')):\n"
-        "    m = tarfile.TarInfo('%s' + '/%%d.%%s' %% (i, suffix)); m.size = len(data); t.addfile(m, io.BytesIO(data))\n"
+        "    m = tarfile.TarInfo('%s' + '/%%d.%%s' %% (i, suffix)); m.size = len(data); t.addfile(m, "
+        "io.BytesIO(data))\n"
         "t.close()\n",
-        tar, formats[f], f == 2 ? "ustar" : "\xC3\xA4 long/name/that/goes/on/and/on/and/on/and/on/and/on/and/on/and/on/and/on/and/on/and/on/so"));
+        tar, formats[f],
+        f == 2 ? "ustar"
+               : "\xC3\xA4 long/name/that/goes/on/and/on/and/on/and/on/and/on/and/on/and/on/and/on/and/on/and/on/so"));
     cr_assert_eq(run_program((const char *[]){"python3", "-c", script, NULL}), 0);
     expect_three(tar);
   }
@@ -350,13 +360,12 @@ Test(webdataset, is_known_by_its_magic_number_too) {
 static void gradient(uint8_t *pixels, uint32_t height, uint32_t width, uint32_t channels) {
   for (uint32_t y = 0; y < height; y++)
     for (uint32_t x = 0; x < width; x++)
-      for (uint32_t c = 0; c < channels; c++) pixels[(y * width + x) * channels + c] = (uint8_t)(y * 8 + x * 4 + c * 40);
+      for (uint32_t c = 0; c < channels; c++)
+        pixels[(y * width + x) * channels + c] = (uint8_t)(y * 8 + x * 4 + c * 40);
 }
 
 Test(webdataset, decodes_png_exactly_and_jpeg_closely) {
-  static const struct {
-    uint32_t height, width, channels;
-  } cases[] = {{28, 28, 1}, {17, 31, 3}, {1, 1, 3}, {5, 64, 1}};
+  static const struct { uint32_t height, width, channels; } cases[] = {{28, 28, 1}, {17, 31, 3}, {1, 1, 3}, {5, 64, 1}};
   for (size_t i = 0; i < 4; i++) {
     const uint32_t h = cases[i].height, w = cases[i].width, c = cases[i].channels;
     tr_stores *stores = make_stores(NULL);
@@ -483,8 +492,8 @@ static void keep_line(void *self, tr_log_level level, const char *line, size_t c
 }
 
 static tr_log *make_log(lines *l) {
-  const tr_log_options options = {.struct_bytes = sizeof options, .level = TR_LOG_INFO, .rank = -1, .write = keep_line,
-                                  .write_self = l};
+  const tr_log_options options = {
+      .struct_bytes = sizeof options, .level = TR_LOG_INFO, .rank = -1, .write = keep_line, .write_self = l};
   tr_log *log = NULL;
   tr_error e = {0};
   EXPECT_OK(tr_log_create(&options, &log, &e));
@@ -497,8 +506,8 @@ static char *idx_text(int samples, int wrong_offset) {
   int offset = 512;
   for (int i = 0; i < samples; i++) {
     const size_t json = (size_t)snprintf(NULL, 0, "{\"box\": [%d, 2.5, -1e3], \"deep\": [{\"n\": %d}]}", i, i);
-    char *more = ts_format("%sbin %d 16 train/%06d.bin cls %d 3 train/%06d.CLS json %d %zu train/%06d.json\n", text, offset,
-                           i, offset + 1024 + wrong_offset, i, offset + 2048, json, i);
+    char *more = ts_format("%sbin %d 16 train/%06d.bin cls %d 3 train/%06d.CLS json %d %zu train/%06d.json\n", text,
+                           offset, i, offset + 1024 + wrong_offset, i, offset + 2048, json, i);
     free(text);
     text = more;
     offset += 3072;
@@ -521,8 +530,13 @@ Test(webdataset, uses_the_index_that_dali_put_beside_the_shard) {
   tr_dataset_close(dataset);
   free(idx);
   /* Ones that are of another tar, or none at all, are not believed. */
-  char *const wrong[] = {idx_text(4, 0), idx_text(5, 7), idx_text(5, 512), ts_format("v1.1 5\n"), ts_format("v1.2 5\n"),
-                         ts_format("v1.2 1\nbin 512 16"), ts_format("v1.2 1\nbin 512 99999999 train/000000.bin\n")};
+  char *const wrong[] = {idx_text(4, 0),
+                         idx_text(5, 7),
+                         idx_text(5, 512),
+                         ts_format("v1.1 5\n"),
+                         ts_format("v1.2 5\n"),
+                         ts_format("v1.2 1\nbin 512 16"),
+                         ts_format("v1.2 1\nbin 512 99999999 train/000000.bin\n")};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     said.used = 0;
     put(stores, "memory://d/s-000.idx", wrong[i], strlen(wrong[i]));
