@@ -30,8 +30,9 @@ typedef struct tr_dataset tr_dataset;
 
 enum { TR_FIELDS_MAX = 16, TR_FIELD_NAME_BYTES = 64 };
 
-/* Where a field comes from: WebDataset's suffix ("png", "cls", "json.box"), an IDX file's suffix to the URL
- * ("-images-idx3-ubyte.gz"), a CSV column or list of columns ("x1,x2"). */
+/* Where a field comes from: WebDataset's suffix ("png", "cls", "json.box": numbers in a JSON member), an IDX file's suffix
+ * to the URL ("-images-idx3-ubyte", with or without ".gz"), a CSV column, several joined ("x1,x2") or all that no other
+ * field names ("*"); CSV is f32, or i32 where the source ends in ":i32". */
 typedef struct tr_field_source {
   const char *name;
   const char *source;
@@ -91,7 +92,7 @@ typedef struct tr_sampler_options {
   const tr_allocator *allocator;
   uint64_t seed;
   tr_shuffle shuffle;
-  uint64_t streams;              /* of TR_SHUFFLE_STREAMS */
+  uint64_t streams;              /* of TR_SHUFFLE_STREAMS; 0: 64; fewer where a stream would have under 64 samples */
   uint64_t window;               /* samples of a stream shuffled together; 0: 4096 */
   const uint64_t *block_samples; /* copied */
   size_t block_count;
@@ -176,7 +177,8 @@ TR_API TR_MUST_USE tr_status tr_loader_next(tr_loader *loader, tr_micro_batch *b
 /* Ends the batch: its buffers go back to the ring and the cursor moves. Without it the same batch can be begun again. */
 TR_API void tr_loader_commit(tr_loader *loader);
 TR_API tr_cursor tr_loader_cursor(const tr_loader *loader);
-/* Ids of rows that were skipped as corrupt since the last call; returns how many were written. */
+/* Ids of rows that were skipped as corrupt in committed batches and not yet handed out (4096 are kept); returns how many
+ * were written. */
 TR_API size_t tr_loader_skipped(tr_loader *loader, uint64_t *ids, size_t capacity);
 
 TR_END_C
