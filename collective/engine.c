@@ -57,6 +57,7 @@ tr_status engine_advance(engine *e, uint64_t budget_ns, bool *moved, tr_error *e
     *moved = true;
     if (result == STEP_DONE) e->worked++;
     if (end_ns != 0 && tr_clock_now_ns(e->base.clock) >= end_ns) break;
+    if (result == STEP_MORE) TR_TRY(engine_check(e, error));
   }
   while (e->completed < e->worked) {
     engine_op *op = op_of(e, e->completed + 1);
