@@ -6,12 +6,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "manifest.h"
 #include "safetensors.h"
 
-enum { PART_BYTES = 64 << 20, PARTS_MAX = 10000, HUGE_PAGE_BYTES = 2 << 20 };
+enum { PART_BYTES = 64 << 20, PARTS_MAX = 10000 };
 
 typedef struct saved_piece {
   tr_ckpt_tensor tensor;
@@ -117,13 +116,8 @@ static tr_status take_snapshot(tr_ckpt_save *save, const tr_writer *header, cons
   const saved_piece *last = &save->pieces[save->piece_count - 1];
   save->header_bytes = header->bytes;
   save->image_bytes = header->bytes + last->offset + last->bytes;
-  save->image = tr_alloc_aligned(save->allocator, save->image_bytes,
-                                 save->image_bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : SAFETENSORS_ALIGN);
+  save->image = tr_alloc_aligned(save->allocator, save->image_bytes, SAFETENSORS_ALIGN);
   if (save->image == NULL) return tr_fail_memory(error, "the snapshot of a checkpoint", save->image_bytes);
-  /* Fresh memory of this size costs more in page faults than in copying. */
-  if (save->image_bytes >= HUGE_PAGE_BYTES) {
-    madvise(save->image, save->image_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE);
-  }
   memcpy(save->image, header->data, header->bytes);
   for (size_t i = 0; i < save->piece_count; i++) {
     saved_piece *piece = &save->pieces[i];

@@ -5,9 +5,8 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
-enum { SMALL_ALIGN = 64, PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20, HUGE_FROM_BYTES = 8 << 20 };
+enum { SMALL_ALIGN = 64, PAGE_BYTES = 4096 };
 
 typedef struct cpu {
   const tr_allocator *allocator;
@@ -63,19 +62,15 @@ static void cpu_close(void *self) {
 
 static const char *cpu_describe(void *self) { return ((cpu *)self)->name; }
 
-static size_t align_of(size_t bytes) {
-  return bytes >= HUGE_FROM_BYTES ? HUGE_PAGE_BYTES : bytes >= PAGE_BYTES ? PAGE_BYTES : SMALL_ALIGN;
-}
+/* No advice for huge pages: on a virtual machine filling one for the first time took four times as long as filling its
+ * small pages, and starting is what users wait for. */
+static size_t align_of(size_t bytes) { return bytes >= PAGE_BYTES ? PAGE_BYTES : SMALL_ALIGN; }
 
 static void *cpu_alloc(void *self, tr_space space, size_t bytes) {
   (void)space;
   const cpu *device = self;
-  if (bytes > SIZE_MAX - HUGE_PAGE_BYTES) return NULL;
-  void *p = tr_alloc_aligned(device->allocator, bytes == 0 ? 1 : bytes, align_of(bytes));
-  /* Parameters and arenas are walked from end to end every step: huge pages save most of their page faults and TLB
-   * misses. Only advice, and only for whole huge pages of our own. */
-  if (p != NULL && bytes >= HUGE_FROM_BYTES) madvise(p, bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE);
-  return p;
+  if (bytes > SIZE_MAX - PAGE_BYTES) return NULL;
+  return tr_alloc_aligned(device->allocator, bytes == 0 ? 1 : bytes, align_of(bytes));
 }
 
 static void cpu_free(void *self, tr_space space, void *p, size_t bytes) {
