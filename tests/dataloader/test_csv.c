@@ -66,10 +66,9 @@ Test(csv, joins_columns_and_reads_integers) {
 
 Test(csv, follows_the_rules_of_rfc_4180) {
   static const char *const tables[] = {
-      "a,b\r\n1,2\r\n3,4\r\n", /* CR LF */
-      "a,b\n1,2\n3,4",         /* no end of the last line */
-      "\xEF\xBB\xBF"
-      "a,b\n1,2\n3,4\n",                        /* a byte order mark */
+      "a,b\r\n1,2\r\n3,4\r\n",                  /* CR LF */
+      "a,b\n1,2\n3,4",                          /* no end of the last line */
+      "\357\273\277a,b\n1,2\n3,4\n",            /* a byte order mark */
       "\"a\",\"b\"\n\"1\",2\n3,\"4\"\n",        /* quotes that were not needed */
       "a,b\n\n1,2\n\r\n\n3,4\n\n\n",            /* empty lines */
       "a,b,\"c\nd,\"\"e\"\"\"\n1,2,0\n3,4,0\n", /* a column's name with everything in it */
