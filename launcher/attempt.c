@@ -192,6 +192,7 @@ static bool start_worker(tr_supervisor *supervisor, tr_worker *worker, uint16_t 
         .input = supervisor->null,
         .output = far.out,
         .error = far.err,
+        .guard = supervisor->guard,
         .keep = {far.control, supervisor->segment, supervisor->job_memory, supervisor->run_memory},
         .keep_count = 4,
     };
@@ -267,15 +268,13 @@ bool attempt_start(tr_supervisor *supervisor) {
   name_logs(supervisor);
   const uint16_t port = supervisor->plan->foreign ? torchrun_free_port() : 0;
   if (!open_memory(supervisor)) return false;
+  /* Programs of the SDK have no children that could be left behind. */
+  if (supervisor->plan->foreign && supervisor->guard < 0) supervisor->guard = guard_start(&supervisor->guard_pid);
   for (int32_t i = 0; i < supervisor->size; i++) {
     if (start_worker(supervisor, &supervisor->workers[i], port)) continue;
     term_error(supervisor->term, "cannot start worker %d of %d: %s", i, supervisor->size, strerror(errno));
     for (int32_t j = 0; j < i; j++) worker_signal(&supervisor->workers[j], SIGKILL);
     return false;
-  }
-  if (supervisor->plan->foreign) {
-    if (supervisor->guard < 0) supervisor->guard = guard_start(&supervisor->guard_pid);
-    for (int32_t i = 0; i < supervisor->size; i++) guard_watch(supervisor->guard, supervisor->workers[i].pid);
   }
   open_logs(supervisor);
   return true;

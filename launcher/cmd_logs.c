@@ -23,7 +23,7 @@ static void print_line(void *self, const char *line, size_t bytes, bool passing)
 }
 
 static void read_more(followed *log) {
-  const lines_sink sink = {.self = log, .line = print_line};
+  const tr_lines_sink sink = {.self = log, .line = print_line};
   if (log->descriptor >= 0) (void)lines_read(&log->lines, log->descriptor, SIZE_MAX, &sink);
 }
 
@@ -55,7 +55,7 @@ static int show(const tr_cli *cli, const found_run *run, int32_t first, int32_t 
     if (alive) tr_clock_sleep_ns(NULL, FOLLOW_SLEEP_NS);
   } while (alive);
   for (int32_t i = 0; i < count; i++) {
-    const lines_sink sink = {.self = &logs[i], .line = print_line};
+    const tr_lines_sink sink = {.self = &logs[i], .line = print_line};
     lines_finish(&logs[i].lines, &sink);
     lines_free(&logs[i].lines);
     if (logs[i].descriptor >= 0) close(logs[i].descriptor);

@@ -82,7 +82,7 @@ static void say_end(tr_term *term, const tr_cli *cli, const tr_job *job, const t
     term_note(term, "logs are in %s/logs/attempt_%llu", info->folder, (unsigned long long)info->attempt);
     return;
   }
-  const summary_style style = {
+  const tr_summary_style style = {
       .color = term->out.color, .blocks = speaks_utf8(cli), .folder = info->folder, .job = job->path};
   tr_writer writer;
   tr_writer_init(&writer, NULL);

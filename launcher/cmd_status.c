@@ -91,7 +91,7 @@ static void write_table(const found_run *run, const tr_board *board) {
 
 static void write_ended(const tr_cli *cli, const found_run *run) {
   char *summary = runs_read(run, "summary.json");
-  const summary_style style = {.color = term_wants_color(cli, STDOUT_FILENO), .folder = run->folder};
+  const tr_summary_style style = {.color = term_wants_color(cli, STDOUT_FILENO), .folder = run->folder};
   tr_writer writer;
   tr_writer_init(&writer, NULL);
   if (summary != NULL) summary_write(summary, &style, &writer);

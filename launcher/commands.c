@@ -26,7 +26,7 @@ static const tr_cli_command commands[] = {
      "summary. A job is a file that ends in .toml; anything else is a program with an all-default job (.py runs under\n"
      "python3 with torchrun's environment). What follows the job or program belongs to the program.\n\n"
      "Flags:\n" RUN_FLAGS "\nExit codes: 0 done; 2 usage; 69 something needed is not there; 75 pre-empted, requeue me; "
-                          "78 the job file is wrong;\n"
+     "78 the job file is wrong;\n"
      "130 stopped by Ctrl-C; otherwise the code of the worker that failed first (128+n for a signal).\n"
      "Signals: Ctrl-C or SIGTERM once: checkpoint and stop; twice: stop now.\n\n"
      "Examples:\n"

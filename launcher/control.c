@@ -188,6 +188,13 @@ static bool is_failure(const control_event *event) {
   return !(event->attached && (event->code == CODE_STOPPED || event->code == CODE_PREEMPTED));
 }
 
+static bool any_alive_attached(const tr_control *control) {
+  for (int32_t i = 0; i < control->options.size; i++) {
+    if (control->options.ranks[i].alive && control->options.ranks[i].attached) return true;
+  }
+  return false;
+}
+
 static void exited(tr_control *control, const control_event *event, uint64_t now, control_output *output) {
   control_rank *rank = &control->options.ranks[event->rank];
   if (!rank->alive) return;
@@ -199,7 +206,13 @@ static void exited(tr_control *control, const control_event *event, uint64_t now
   /* A program that is not of the SDK may answer a stop as it likes. */
   const bool answer = control->state == CONTROL_STOPPING && !rank->attached;
   const bool matters = (control->state == CONTROL_RUNNING || control->state == CONTROL_STOPPING) && !answer;
-  if (control->state == CONTROL_STOPPING && rank->attached && event->signal != 0 && is_end_signal(event->signal)) {
+  if (control->state == CONTROL_STOPPING && !rank->attached && any_alive_attached(control)) {
+    /* It was told to stop before it had joined: the others wait for it in vain, and nothing is there to be saved. */
+    control->state = CONTROL_CLEARING;
+    control->deadline_ns = 0;
+    act(output, ACTION_KILL, control->stop);
+  } else if (control->state == CONTROL_STOPPING && rank->attached && event->signal != 0 &&
+             is_end_signal(event->signal)) {
     /* Somebody else's signal ended what we had asked to stop: no checkpoint, but nothing failed either. */
     control->killed = true;
     control->state = CONTROL_CLEARING;

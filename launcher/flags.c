@@ -214,7 +214,11 @@ static bool take_word(tr_cli *cli, char **argv, int at, int *code) {
   const char *word = argv[at];
   if (cli->command == NULL) {
     cli->command = cli_command_find(word);
-    if (cli->command != NULL) return cli->command->run == NULL;
+    if (cli->command != NULL && cli->command->run == NULL) { /* its flags are not known; only help is there */
+      for (at++; argv[at] != NULL; at++) cli->help = cli->help || strcmp(argv[at], "--help") == 0;
+      return true;
+    }
+    if (cli->command != NULL) return false;
     cli->command = cli_command_find("run");
   }
   if (cli->command->run == cmd_run) {

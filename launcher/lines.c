@@ -15,7 +15,7 @@ static const char *find_end(const tr_lines *lines, const char *from, size_t byte
 }
 
 /* Hands on every whole line and keeps the rest. */
-static void cut(tr_lines *lines, const lines_sink *sink) {
+static void cut(tr_lines *lines, const tr_lines_sink *sink) {
   const char *at = lines->data;
   size_t left = lines->bytes;
   while (left > 0) {
@@ -47,7 +47,7 @@ static void cut(tr_lines *lines, const lines_sink *sink) {
   lines->bytes = left;
 }
 
-bool lines_read(tr_lines *lines, int descriptor, size_t most, const lines_sink *sink) {
+bool lines_read(tr_lines *lines, int descriptor, size_t most, const tr_lines_sink *sink) {
   for (size_t total = 0; total < most;) {
     if (tr_reserve(NULL, (void **)&lines->data, &lines->capacity, lines->bytes + LINES_READ_BYTES, 1, NULL) != TR_OK) {
       lines_finish(lines, sink); /* rather a line in two than none */
@@ -65,7 +65,7 @@ bool lines_read(tr_lines *lines, int descriptor, size_t most, const lines_sink *
   return true;
 }
 
-void lines_finish(tr_lines *lines, const lines_sink *sink) {
+void lines_finish(tr_lines *lines, const tr_lines_sink *sink) {
   if (lines->bytes > 0) sink->line(sink->self, lines->data, lines->bytes, false);
   lines->bytes = 0;
 }

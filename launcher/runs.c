@@ -177,8 +177,9 @@ int runs_find_all(const tr_cli *cli, found_runs *runs) {
   const int code = job_open_settings(&job, cli);
   if (code == 0) {
     add_below(runs, tr_config_text(job.config, "run-dir"));
+    runs->near = runs->count;
     add_of_processes(runs);
-    if (runs->count > 0) qsort(runs->items, runs->count, sizeof *runs->items, newer_first);
+    if (runs->near > 0) qsort(runs->items, runs->near, sizeof *runs->items, newer_first);
   }
   job_close(&job);
   return code;
@@ -206,6 +207,7 @@ int runs_find(const tr_cli *cli, found_run *run) {
   for (size_t i = 0; i < runs.count; i++) {
     const found_run *one = &runs.items[i];
     if (name != NULL && !matches(one, name)) continue;
+    if (i >= runs.near && chosen != NULL && (name != NULL || chosen->alive)) break; /* what is in the run-dir wins */
     if (one->alive) alive++;
     if (chosen == NULL || (one->alive && !chosen->alive)) chosen = one;
   }

@@ -20,7 +20,8 @@ typedef struct found_run {
 } found_run;
 
 typedef struct found_runs {
-  found_run *items; /* newest first */
+  found_run *items; /* those below run-dir, newest first, then those of other folders */
+  size_t near;      /* how many are below run-dir */
   size_t count, capacity;
 } found_runs;
 

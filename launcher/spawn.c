@@ -48,10 +48,16 @@ static void cannot_run(const char *path, int number) {
   _exit(number == ENOENT ? EXIT_NO_PROGRAM : EXIT_CANNOT_RUN);
 }
 
+static void guard_send(int guard, pid_t message) {
+  if (guard < 0) return;
+  while (send(guard, &message, sizeof message, MSG_NOSIGNAL) < 0 && errno == EINTR) continue;
+}
+
 static void child(const spawn_options *options, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(EXIT_CANNOT_RUN);
   setpgid(0, 0);
+  guard_send(options->guard, getpid());
   if (dup2(options->input, STDIN_FILENO) < 0 || dup2(options->output, STDOUT_FILENO) < 0 ||
       dup2(options->error, STDERR_FILENO) < 0) {
     _exit(EXIT_CANNOT_RUN);
@@ -131,12 +137,6 @@ int guard_start(pid_t *pid) {
   return -1;
 }
 
-static void guard_send(int guard, pid_t message) {
-  if (guard < 0) return;
-  while (send(guard, &message, sizeof message, MSG_NOSIGNAL) < 0 && errno == EINTR) continue;
-}
-
-void guard_watch(int guard, pid_t group) { guard_send(guard, group); }
 void guard_forget(int guard, pid_t group) { guard_send(guard, -group); }
 
 void guard_end(int guard, pid_t pid) {

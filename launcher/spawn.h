@@ -13,6 +13,7 @@ typedef struct spawn_options {
   char *const *argv;
   char *const *environment;
   int input, output, error; /* become 0, 1, 2 */
+  int guard;                /* from guard_start: the child tells it of its group before it runs anything; -1: none */
   int keep[SPAWN_KEEP_MAX]; /* stay open under their own numbers; all else is closed */
   size_t keep_count;
 } spawn_options;
@@ -25,7 +26,6 @@ pid_t spawn_worker(const spawn_options *options);
 /* A process that waits for the end of this one and then kills the process groups it was told of: children of workers,
  * which the death signal does not reach. Returns a descriptor, or -1. */
 int guard_start(pid_t *pid);
-void guard_watch(int guard, pid_t group);
 void guard_forget(int guard, pid_t group);
 /* Ends the guard without killing anything it was told to forget. */
 void guard_end(int guard, pid_t pid);

@@ -17,7 +17,7 @@ enum { BAR_WIDTH = 24, CAUSES_MAX = 32 };
 
 typedef struct summary_table {
   const json_t *root;
-  const summary_style *style;
+  const tr_summary_style *style;
   tr_writer *writer;
 } summary_table;
 
@@ -180,7 +180,7 @@ static void write_places(const summary_table *table) {
   }
 }
 
-void summary_write(const char *summary, const summary_style *style, tr_writer *writer) {
+void summary_write(const char *summary, const tr_summary_style *style, tr_writer *writer) {
   json_t *root = summary != NULL ? json_loads(summary, 0, NULL) : NULL;
   if (json_is_object(root)) {
     const summary_table table = {root, style, writer};

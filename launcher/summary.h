@@ -4,14 +4,14 @@
 
 #include <trainrun/base.h>
 
-typedef struct summary_style {
+typedef struct tr_summary_style {
   bool color;
   bool blocks;        /* block characters for bars; else '#' */
   const char *folder; /* of the run */
   const char *job;    /* JOB.toml as typed, NULL: a bare program */
-} summary_style;
+} tr_summary_style;
 
 /* Nothing is written where the text is no summary. */
-void summary_write(const char *summary, const summary_style *style, tr_writer *writer);
+void summary_write(const char *summary, const tr_summary_style *style, tr_writer *writer);
 
 #endif

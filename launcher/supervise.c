@@ -134,6 +134,45 @@ static void dispatch(tr_supervisor *supervisor, const control_event *event) {
   }
 }
 
+/* ---- The board ---- */
+
+/* The letter of /proc/PID/stat: T for a process that SIGSTOP holds. */
+static bool is_suspended(pid_t pid) {
+  char path[64], text[256];
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+  FILE *file = fopen(path, "re");
+  if (file == NULL) return false;
+  const size_t got = fread(text, 1, sizeof text - 1, file);
+  fclose(file);
+  text[got] = '\0';
+  const char *name_end = strrchr(text, ')');
+  return name_end != NULL && name_end[1] == ' ' && (name_end[2] == 'T' || name_end[2] == 't');
+}
+
+static void read_board(tr_supervisor *supervisor, uint64_t now) {
+  for (int32_t i = 0; i < supervisor->size; i++) {
+    const tr_worker *worker = &supervisor->workers[i];
+    if (!worker->running || supervisor->board.beacons == NULL) continue;
+    const tr_beacon *beacon = &supervisor->board.beacons[i];
+    const control_rank *rank = &supervisor->ranks[i];
+    /* /proc is asked only of a rank that has not moved for a while. */
+    const bool still = rank->attached && now - rank->moved_ns > SECOND;
+    const control_event event = {
+        .type = EVENT_BEACON,
+        .rank = i,
+        .step = (int64_t)__atomic_load_n(&beacon->step, __ATOMIC_RELAXED),
+        .progress_ns = __atomic_load_n(&beacon->progress_ns, __ATOMIC_RELAXED),
+        .phase = (tr_phase)__atomic_load_n(&beacon->phase, __ATOMIC_RELAXED),
+        .waits_for = __atomic_load_n(&beacon->waits_for, __ATOMIC_RELAXED),
+        .attached = worker->spoke || __atomic_load_n(&beacon->pid, __ATOMIC_RELAXED) != 0,
+        .suspended = still && is_suspended(worker->pid),
+    };
+    dispatch(supervisor, &event);
+  }
+  if (supervisor->board.beacons == NULL) return;
+  live_board(&supervisor->live, supervisor->board.beacons, supervisor->size, now);
+}
+
 /* ---- Deaths ---- */
 
 typedef struct worker_death {
@@ -158,6 +197,7 @@ static bool look_for_death(tr_worker *worker, worker_death *death) {
 static void bury(tr_supervisor *supervisor, const worker_death *death) {
   tr_worker *worker = &supervisor->workers[death->rank];
   worker_drain(worker);
+  read_board(supervisor, now_ns()); /* how far everybody had come, and who is of the SDK */
   worker->running = false;
   waitpid(worker->pid, NULL, 0);
   worker->lingers = kill(-worker->pid, 0) == 0;
@@ -234,49 +274,14 @@ static void read_signals(tr_supervisor *supervisor) {
       case SIGUSR1: reason = TR_STOP_REQUEST; break;
       default: reason = TR_STOP_PREEMPT; break;
     }
-    if (reason != TR_STOP_NONE) dispatch(supervisor, &(control_event){.type = EVENT_STOP, .reason = reason});
+    if (reason == TR_STOP_NONE) continue;
+    read_board(supervisor, now_ns());
+    dispatch(supervisor, &(control_event){.type = EVENT_STOP, .reason = reason});
   }
   if (children) reap(supervisor);
 }
 
 /* ---- Time ---- */
-
-/* The letter of /proc/PID/stat: T for a process that SIGSTOP holds. */
-static bool is_suspended(pid_t pid) {
-  char path[64], text[256];
-  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-  FILE *file = fopen(path, "re");
-  if (file == NULL) return false;
-  const size_t got = fread(text, 1, sizeof text - 1, file);
-  fclose(file);
-  text[got] = '\0';
-  const char *name_end = strrchr(text, ')');
-  return name_end != NULL && name_end[1] == ' ' && (name_end[2] == 'T' || name_end[2] == 't');
-}
-
-static void read_board(tr_supervisor *supervisor, uint64_t now) {
-  for (int32_t i = 0; i < supervisor->size; i++) {
-    const tr_worker *worker = &supervisor->workers[i];
-    if (!worker->running || supervisor->board.beacons == NULL) continue;
-    const tr_beacon *beacon = &supervisor->board.beacons[i];
-    const control_rank *rank = &supervisor->ranks[i];
-    /* /proc is asked only of a rank that has not moved for a while. */
-    const bool still = rank->attached && now - rank->moved_ns > SECOND;
-    const control_event event = {
-        .type = EVENT_BEACON,
-        .rank = i,
-        .step = (int64_t)__atomic_load_n(&beacon->step, __ATOMIC_RELAXED),
-        .progress_ns = __atomic_load_n(&beacon->progress_ns, __ATOMIC_RELAXED),
-        .phase = (tr_phase)__atomic_load_n(&beacon->phase, __ATOMIC_RELAXED),
-        .waits_for = __atomic_load_n(&beacon->waits_for, __ATOMIC_RELAXED),
-        .attached = worker->spoke || __atomic_load_n(&beacon->pid, __ATOMIC_RELAXED) != 0,
-        .suspended = still && is_suspended(worker->pid),
-    };
-    dispatch(supervisor, &event);
-  }
-  if (supervisor->board.beacons == NULL) return;
-  live_board(&supervisor->live, supervisor->board.beacons, supervisor->size, now);
-}
 
 static void show_live(tr_supervisor *supervisor, uint64_t now) {
   char text[TERM_LIVE_BYTES];

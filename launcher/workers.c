@@ -50,7 +50,7 @@ static void show_error(void *self, const char *line, size_t bytes, bool passing)
 }
 
 void worker_read_output(tr_worker *worker, bool standard_error) {
-  const lines_sink sink = {.self = worker, .raw = write_log, .line = standard_error ? show_error : show_output};
+  const tr_lines_sink sink = {.self = worker, .raw = write_log, .line = standard_error ? show_error : show_output};
   int *descriptor = standard_error ? &worker->err : &worker->out;
   tr_lines *lines = standard_error ? &worker->err_lines : &worker->out_lines;
   if (*descriptor < 0) return;
@@ -112,7 +112,7 @@ static void take_message(void *self, const char *line, size_t bytes, bool passin
 }
 
 void worker_read_control(tr_worker *worker) {
-  const lines_sink sink = {.self = worker, .line = take_message};
+  const tr_lines_sink sink = {.self = worker, .line = take_message};
   if (worker->control < 0) return;
   if (!lines_read(&worker->control_lines, worker->control, TR_WORKER_LINE_BYTES, &sink)) shut(&worker->control);
 }
@@ -121,7 +121,7 @@ void worker_drain(tr_worker *worker) {
   worker_read_control(worker);
   worker_read_output(worker, false);
   worker_read_output(worker, true);
-  const lines_sink out = {.self = worker, .line = show_output}, err = {.self = worker, .line = show_error};
+  const tr_lines_sink out = {.self = worker, .line = show_output}, err = {.self = worker, .line = show_error};
   lines_finish(&worker->out_lines, &out);
   lines_finish(&worker->err_lines, &err);
   /* Children it left may hold the other ends for ever. */
