@@ -69,7 +69,7 @@ static size_t align_of(size_t bytes) { return bytes >= PAGE_BYTES ? PAGE_BYTES :
 static void *cpu_alloc(void *self, tr_space space, size_t bytes) {
   (void)space;
   const cpu *device = self;
-  if (bytes > SIZE_MAX - PAGE_BYTES) return NULL;
+  if (bytes > SIZE_MAX / 2) return NULL; /* no object is larger than PTRDIFF_MAX */
   return tr_alloc_aligned(device->allocator, bytes == 0 ? 1 : bytes, align_of(bytes));
 }
 
