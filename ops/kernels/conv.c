@@ -111,7 +111,8 @@ void tr_conv_destroy(tr_conv *conv) {
 const char *tr_conv_algorithm(const tr_conv *c) {
   static const char *const names[4][4] = {
       [WAY_COLUMNS] = {[WAY_COLUMNS] = "columns", [WAY_SMALL] = "columns+small"},
-      [WAY_WINOGRAD] = {[WAY_COLUMNS] = "winograd+columns", [WAY_SPARSE] = "winograd+sparse", [WAY_SMALL] = "winograd+small"},
+      [WAY_WINOGRAD] =
+          {[WAY_COLUMNS] = "winograd+columns", [WAY_SPARSE] = "winograd+sparse", [WAY_SMALL] = "winograd+small"},
       [WAY_SMALL] = {[WAY_COLUMNS] = "small+columns", [WAY_SMALL] = "small", [WAY_SPARSE] = "small+sparse"}};
   const char *name = names[c->forward][c->backward];
   return name ? name : "columns";
@@ -172,9 +173,7 @@ void tr_conv_forward(const tr_conv *c, int32_t tile, const float *x, const void 
   const int32_t r0 = tile * c->tile_rows, r1 = tile_end(c, tile);
   if (!c->shape.bias) bias = NULL;
   switch (c->forward) {
-    case WAY_WINOGRAD:
-      c->special->winograd_forward(&c->shape, r0, r1, x, packed, bias, y, saved, scratch);
-      return;
+    case WAY_WINOGRAD: c->special->winograd_forward(&c->shape, r0, r1, x, packed, bias, y, saved, scratch); return;
     case WAY_SMALL: c->special->small_forward(&c->shape, r0, r1, x, packed, bias, y, scratch); return;
     case WAY_SPARSE:
     case WAY_COLUMNS: break;

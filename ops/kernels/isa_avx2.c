@@ -17,7 +17,7 @@
 #pragma GCC target("avx2,fma")
 #endif
 
-#define TR_SIMD 2
+#define TR_SIMD            2
 #define TR_SIMD_NAME(name) name##_avx2
 #include "simd.h"
 

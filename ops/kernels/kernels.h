@@ -46,11 +46,11 @@ typedef struct tr_sgd_args {
 
 /* A window that slides over an image: pooling and convolution. Padding counts as -inf (max) or is left out (average). */
 typedef struct tr_window {
-  int32_t h, w, c;           /* of one input image */
-  int32_t kh, kw;            /* kh * kw <= 255 for max pooling */
+  int32_t h, w, c; /* of one input image */
+  int32_t kh, kw;  /* kh * kw <= 255 for max pooling */
   int32_t stride_h, stride_w;
-  int32_t pad_h, pad_w;      /* on both sides, smaller than the kernel */
-  int32_t out_h, out_w;      /* (h + 2 pad - k) / stride + 1, rounded down */
+  int32_t pad_h, pad_w; /* on both sides, smaller than the kernel */
+  int32_t out_h, out_w; /* (h + 2 pad - k) / stride + 1, rounded down */
 } tr_window;
 
 /* Fills out_h and out_w; false when the window does not fit. */
@@ -69,7 +69,7 @@ typedef struct tr_kernels {
   void (*gelu_erf_backward)(const float *x, const float *dy, float *dx, size_t n, bool add);
   void (*exp)(const float *x, float *y, size_t n); /* 0 below -87.3, +inf above 88.7 */
   void (*add)(const float *a, const float *b, float *y, size_t n);
-  void (*scale)(const float *x, float factor, float *y, size_t n, bool add); /* y (+)= factor * x */
+  void (*scale)(const float *x, float factor, float *y, size_t n, bool add);            /* y (+)= factor * x */
   void (*convert_u8)(const uint8_t *x, float factor, float offset, float *y, size_t n); /* factor * x + offset */
   /* y = the balanced binary tree over `count` buffers, in their order, aligned at buffer 0: pairs (0,1) (2,3)..., then
    * pairs of those; a missing partner is left out. y may be any of them. count >= 1. */

@@ -6,7 +6,7 @@
 #include "isa.h"
 
 enum {
-  FORWARD_STEP = 24,   /* outputs: a whole number of micro-kernel widths in every class */
+  FORWARD_STEP = 24,    /* outputs: a whole number of micro-kernel widths in every class */
   BACKWARD_STEP = 1024, /* columns */
   TILES_MOST = 64
 };
@@ -122,8 +122,8 @@ static void bias_gradient(const tr_linear *l, size_t first, size_t count, const 
   }
 }
 
-void tr_linear_backward_weights(const tr_linear *l, int32_t tile, const float *dy, const float *x, float *dw,
-                                float *db, bool add, void *scratch) {
+void tr_linear_backward_weights(const tr_linear *l, int32_t tile, const float *dy, const float *x, float *dw, float *db,
+                                bool add, void *scratch) {
   const size_t whole = l->weights_by_in ? l->in : l->out;
   const size_t first = tile_first(l->weight_step, tile), count = tile_length(whole, l->weight_step, tile);
   const size_t out0 = l->weights_by_in ? 0 : first, in0 = l->weights_by_in ? first : 0;

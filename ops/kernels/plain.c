@@ -295,7 +295,6 @@ static void embedding_backward(const int32_t *id, const float *dy, float *dtable
   }
 }
 
-
 /* The next input of output `o` of row `r` after number `k`, -1 at the end; *in is its offset. */
 static int32_t pool_next(const tr_window *w, size_t r, int32_t o, int32_t k, size_t *in) {
   const int32_t y0 = o / w->out_w * w->stride_h - w->pad_h, x0 = o % w->out_w * w->stride_w - w->pad_w;

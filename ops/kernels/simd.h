@@ -163,7 +163,7 @@ typedef struct vi {
 } vi;
 typedef vf vm; /* all ones where true */
 
-#define TR_VF1(op, a) ((vf){op((a).lo), op((a).hi)})
+#define TR_VF1(op, a)    ((vf){op((a).lo), op((a).hi)})
 #define TR_VF2(op, a, b) ((vf){op((a).lo, (b).lo), op((a).hi, (b).hi)})
 #define TR_VI2(op, a, b) ((vi){op((a).lo, (b).lo), op((a).hi, (b).hi)})
 
@@ -228,9 +228,8 @@ TR_INLINE vi vi_mulhi(vi a, vi b) { return TR_VI2(vi_mulhi8, a, b); }
 TR_INLINE vi vi_mullo(vi a, vi b) { return TR_VI2(_mm256_mullo_epi32, a, b); }
 TR_INLINE vm vi_ltu(vi a, vi b) {
   const __m256i flip = _mm256_set1_epi32(INT32_MIN);
-  return (vm){
-      _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_xor_si256(b.lo, flip), _mm256_xor_si256(a.lo, flip))),
-      _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_xor_si256(b.hi, flip), _mm256_xor_si256(a.hi, flip)))};
+  return (vm){_mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_xor_si256(b.lo, flip), _mm256_xor_si256(a.lo, flip))),
+              _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_xor_si256(b.hi, flip), _mm256_xor_si256(a.hi, flip)))};
 }
 TR_INLINE vi vf_to_int(vf a) { return (vi){_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
 TR_INLINE vf vi_as_float(vi a) { return (vf){_mm256_castsi256_ps(a.lo), _mm256_castsi256_ps(a.hi)}; }

@@ -45,8 +45,7 @@ static inline void array_free(array *a) {
 /* Uniform in [low, high), a function of (seed, element). */
 static inline array array_random(size_t n, size_t offset, uint64_t seed, float low, float high) {
   array a = array_new(n, offset);
-  for (size_t i = 0; i < n; i++)
-    a.data[i] = low + (high - low) * tr_rng_unit(tr_rng(seed, TR_RNG_USER, 0, i).v[0]);
+  for (size_t i = 0; i < n; i++) a.data[i] = low + (high - low) * tr_rng_unit(tr_rng(seed, TR_RNG_USER, 0, i).v[0]);
   return a;
 }
 

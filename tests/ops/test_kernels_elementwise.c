@@ -203,8 +203,14 @@ Test(kernels, dropout_keeps_the_share_it_should) {
 
 Test(kernels, adamw_is_close_to_its_twin) {
   const tr_kernels *plain = tr_kernels_get(TR_ISA_PLAIN);
-  const tr_adamw_args args = {.lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = 0.1f,
-                              .bias1 = 0.271f, .bias2 = 0.002997f, .grad_scale = 0.5f};
+  const tr_adamw_args args = {.lr = 1e-2f,
+                              .beta1 = 0.9f,
+                              .beta2 = 0.999f,
+                              .eps = 1e-8f,
+                              .weight_decay = 0.1f,
+                              .bias1 = 0.271f,
+                              .bias2 = 0.002997f,
+                              .grad_scale = 0.5f};
   for (size_t s = 0; s < AWKWARD_COUNT; s++) {
     const size_t n = awkward_sizes[s];
     array p = array_random(n, 0, s, -1, 1), g = array_random(n, 1, s + 1, -1, 1);
@@ -238,8 +244,8 @@ Test(kernels, sgd_is_close_to_its_twin) {
   const tr_kernels *plain = tr_kernels_get(TR_ISA_PLAIN);
   for (size_t s = 0; s < 3 * AWKWARD_COUNT; s++) {
     const size_t n = awkward_sizes[s / 3];
-    const tr_sgd_args args = {.lr = 0.1f, .momentum = s % 3 ? 0.9f : 0, .weight_decay = 0.01f, .nesterov = s % 3 == 2,
-                              .grad_scale = 2};
+    const tr_sgd_args args = {
+        .lr = 0.1f, .momentum = s % 3 ? 0.9f : 0, .weight_decay = 0.01f, .nesterov = s % 3 == 2, .grad_scale = 2};
     array p = array_random(n, 0, s, -1, 1), g = array_random(n, 1, s + 1, -1, 1);
     array m = array_random(n, 2, s + 2, -1, 1), want_p = array_copy(&p, 0), want_m = array_copy(&m, 0);
     plain->sgd(want_p.data, g.data, s % 3 ? want_m.data : NULL, n, &args);

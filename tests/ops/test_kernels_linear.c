@@ -6,14 +6,15 @@ typedef struct shape {
   int32_t rows, in, out;
 } shape;
 
-static const shape shapes[] = {{16, 9216, 128}, {1, 1, 1},     {3, 5, 7},      {16, 128, 10}, {64, 130, 33},
+static const shape shapes[] = {{16, 2200, 40}, {1, 1, 1},     {3, 5, 7},      {16, 128, 10}, {64, 130, 33},
                                {17, 300, 65},   {100, 70, 90}, {13, 1100, 24}, {5, 3, 2000},  {97, 257, 31}};
 
 static void naive(const shape *s, const float *x, const float *w, const float *b, float *y) {
   for (int32_t r = 0; r < s->rows; r++) {
     for (int32_t o = 0; o < s->out; o++) {
       double sum = b ? b[o] : 0;
-      for (int32_t i = 0; i < s->in; i++) sum += (double)x[(size_t)r * (size_t)s->in + (size_t)i] * w[(size_t)o * (size_t)s->in + (size_t)i];
+      for (int32_t i = 0; i < s->in; i++)
+        sum += (double)x[(size_t)r * (size_t)s->in + (size_t)i] * w[(size_t)o * (size_t)s->in + (size_t)i];
       y[r * s->out + o] = (float)sum;
     }
   }

@@ -5,7 +5,7 @@ typedef struct extent {
   size_t rows, cols;
 } extent;
 
-static const extent extents[] = {{1, 1},  {1, 10},  {3, 16},  {16, 10},  {5, 17},   {2, 100},
+static const extent extents[] = {{1, 1},   {1, 10},  {3, 16},  {16, 10},  {5, 17},   {2, 100},
                                  {64, 33}, {7, 200}, {300, 5}, {129, 64}, {40, 130}, {520, 96}};
 enum { EXTENT_COUNT = sizeof extents / sizeof extents[0] };
 
@@ -24,7 +24,8 @@ Test(rows, biases_and_their_gradients_are_close) {
       expect_same_bits(y.data, want.data, n, "bias_add");
       k->bias_grad(x.data, db.data, rows, cols, 0, cols, true);
       expect_near(db.data, sums.data, cols, 2e-5, 1e-6, "bias_grad");
-      for (size_t c = 0; c < cols; c += 7) k->bias_grad(x.data, split.data, rows, cols, c, c + 7 < cols ? c + 7 : cols, true);
+      for (size_t c = 0; c < cols; c += 7)
+        k->bias_grad(x.data, split.data, rows, cols, c, c + 7 < cols ? c + 7 : cols, true);
       expect_same_bits(db.data, split.data, cols, "bias_grad of parts");
       array_free(&y);
       array_free(&db);
@@ -45,9 +46,10 @@ Test(rows, layer_norm_is_close_to_its_twin) {
     array want = array_new(n, 0), mean = array_new(rows, 0), rstd = array_new(rows, 0);
     array want_dx = array_new(n, 0), want_dg = array_new(cols, 0), want_db = array_new(cols, 0);
     plain()->layer_norm_forward(x.data, gamma.data, beta.data, 1e-2f, want.data, mean.data, rstd.data, rows, cols);
-    plain()->layer_norm_backward_data(x.data, dy.data, gamma.data, mean.data, rstd.data, want_dx.data, rows, cols, false);
-    plain()->layer_norm_backward_params(x.data, dy.data, mean.data, rstd.data, want_dg.data, want_db.data, rows, cols, 0,
-                                        cols, false);
+    plain()->layer_norm_backward_data(x.data, dy.data, gamma.data, mean.data, rstd.data, want_dx.data, rows, cols,
+                                      false);
+    plain()->layer_norm_backward_params(x.data, dy.data, mean.data, rstd.data, want_dg.data, want_db.data, rows, cols,
+                                        0, cols, false);
     EACH_ISA(k) {
       array y = array_new(n, 1), my_mean = array_new(rows, 1), my_rstd = array_new(rows, 1), dx = array_new(n, 0);
       array dg = array_new(cols, 1), db = array_new(cols, 1);
@@ -231,7 +233,8 @@ Test(pool, windows_of_all_kinds_are_their_twins) {
     cr_assert(tr_window_shape(&w));
     enum { ROWS = 3 };
     const size_t in = ROWS * (size_t)(w.h * w.w * w.c), out = ROWS * (size_t)(w.out_h * w.out_w * w.c);
-    array x = array_random(in, 1, i, -1, 1), dy = array_random(out, 0, i + 1, -1, 1), before = array_random(in, 0, 9, -1, 1);
+    array x = array_random(in, 1, i, -1, 1), dy = array_random(out, 0, i + 1, -1, 1),
+          before = array_random(in, 0, 9, -1, 1);
     array want = array_new(out, 0), want_dx = array_copy(&before, 0);
     uint8_t *choice = malloc(out), *my_choice = malloc(out);
     for (size_t r = 0; r < in; r += 3) x.data[r] = 0.25f; /* equal values: the first must be chosen */
