@@ -40,9 +40,9 @@ static bool dtype_of(uint8_t code, tr_dtype *dtype) {
 }
 
 /* Deflate makes at most 1032 bytes of one: a header that promises more than the file can hold is a lie. */
-static uint64_t most_bytes(const dl_stream *stream) {
+static uint64_t most_bytes(const dl_stream *stream, uint64_t header_bytes) {
   uint64_t most;
-  if (!stream->gzip) return stream->file->bytes;
+  if (!stream->gzip) return stream->file->bytes - header_bytes;
   return __builtin_mul_overflow(stream->file->bytes, 1032u, &most) ? UINT64_MAX : most;
 }
 
@@ -72,7 +72,7 @@ static tr_status read_header(dl_stream *stream, idx_array *array, tr_error *erro
     }
   }
   array->sample_bytes = (size_t)bytes;
-  if (__builtin_mul_overflow(bytes, array->samples, &bytes) || bytes > most_bytes(stream)) {
+  if (__builtin_mul_overflow(bytes, array->samples, &bytes) || bytes > most_bytes(stream, 4 + 4u * magic[3])) {
     return tr_fail(error, TR_ERR_CORRUPT, "%s: offset 4: %llu samples of %zu bytes are more than the file can hold",
                    url, (unsigned long long)array->samples, array->sample_bytes);
   }
