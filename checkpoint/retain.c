@@ -156,13 +156,46 @@ void tr_retain_plan(const tr_retain_options *options, const tr_ckpt_entry *entri
   }
 }
 
+static bool belongs(const tr_ckpt *ckpt, const char *name) {
+  if (strcmp(name, MANIFEST_NAME) == 0) return true;
+  for (size_t i = 0; i < ckpt->manifest.shard_count; i++) {
+    if (strcmp(ckpt->manifest.shards[i].name, name) == 0) return true;
+  }
+  return false;
+}
+
+/* What lies in the folder of a checkpoint and is not of it: shards that another number of ranks had begun to save. */
+static tr_status clear_strays(const tr_allocator *allocator, tr_store *store, const char *prefix, uint64_t step,
+                              tr_error *error) {
+  char folder[TR_KEY_BYTES], below[TR_KEY_BYTES];
+  TR_TRY(ckpt_key(folder, error, prefix, "step-%llu", (unsigned long long)step));
+  TR_TRY(ckpt_key(below, error, folder, "%s", ""));
+  tr_ckpt *ckpt = NULL;
+  tr_status status = tr_ckpt_open(allocator, store, folder, &ckpt, error);
+  /* Of a manifest that cannot be understood nothing follows. */
+  if (status == TR_ERR_CORRUPT || status == TR_ERR_UNSUPPORTED || status == TR_ERR_NOT_FOUND) return TR_OK;
+  if (status != TR_OK) return status;
+  key_list list = {.allocator = allocator};
+  status = tr_arena_create(allocator, 16 << 10, &list.arena, error);
+  if (status == TR_OK) status = tr_store_walk(store, below, keep_key, &list, error);
+  for (size_t i = 0; i < list.count && status == TR_OK; i++) {
+    if (!belongs(ckpt, list.keys[i] + strlen(below))) status = tr_store_delete(store, list.keys[i], error);
+  }
+  tr_free(allocator, list.keys);
+  tr_arena_destroy(list.arena);
+  tr_ckpt_close(ckpt);
+  return status;
+}
+
 static tr_status clear_debris(const tr_allocator *allocator, tr_store *store, const char *prefix, uint64_t in_progress,
                               tr_error *error) {
   step_list list = {.allocator = allocator};
   tr_status status = find_steps(store, prefix, &list, error);
   for (size_t i = 0; i < list.count && status == TR_OK; i++) {
-    if (list.steps[i].committed || list.steps[i].step == in_progress) continue;
-    status = tr_ckpt_remove(allocator, store, prefix, list.steps[i].step, error);
+    const uint64_t step = list.steps[i].step;
+    if (step == in_progress) continue;
+    status = list.steps[i].committed ? clear_strays(allocator, store, prefix, step, error)
+                                     : tr_ckpt_remove(allocator, store, prefix, step, error);
   }
   tr_free(allocator, list.steps);
   return status;

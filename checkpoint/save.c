@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "manifest.h"
+#include "checkpoint.h"
 #include "safetensors.h"
 
 enum { PART_BYTES = 64 << 20, PARTS_MAX = 10000 };
@@ -195,6 +195,45 @@ static tr_status put_image(tr_ckpt_save *save, tr_error *error) {
   return status;
 }
 
+static bool is_same_shard(const tr_ckpt_save *save, const ckpt_manifest *manifest, const ckpt_shard *shard) {
+  if (shard->bytes != save->image_bytes || shard->header_bytes != save->header_bytes ||
+      shard->header_crc32c != save->header_crc32c || shard->place_count != save->piece_count) {
+    return false;
+  }
+  /* Both are sorted by offset, and the header says which piece is which. */
+  for (size_t i = 0; i < save->piece_count; i++) {
+    if (manifest->by_place[shard->first_place + i]->crc32c != save->pieces[i].crc32c) return false;
+  }
+  return true;
+}
+
+/* Where this step is a checkpoint already, its shards are not touched: the same one is left as it is, over another nothing
+ * is written. */
+static tr_status check_free(tr_ckpt_save *save, bool *there, tr_error *error) {
+  char folder[TR_KEY_BYTES];
+  const size_t length = (size_t)(save->name - save->key) - 1;
+  memcpy(folder, save->key, length);
+  folder[length] = '\0';
+  tr_ckpt *ckpt = NULL;
+  const tr_status status = tr_ckpt_open(save->allocator, save->store, folder, &ckpt, error);
+  if (status == TR_ERR_NOT_FOUND) return TR_OK;
+  if (status != TR_OK) return status;
+  compute_checksums(save);
+  for (size_t i = 0; i < ckpt->manifest.shard_count && !*there; i++) {
+    const ckpt_shard *shard = &ckpt->manifest.shards[i];
+    *there = strcmp(shard->name, save->name) == 0 && is_same_shard(save, &ckpt->manifest, shard);
+  }
+  tr_ckpt_close(ckpt);
+  return *there ? TR_OK : tr_fail(error, TR_ERR_EXISTS, "%s is already a checkpoint with other content", folder);
+}
+
+static tr_status write_shard(tr_ckpt_save *save, tr_error *error) {
+  bool there = false;
+  if (save->piece_count == 0) return TR_OK;
+  TR_TRY(check_free(save, &there, error));
+  return there ? TR_OK : put_image(save, error);
+}
+
 static tr_status write_record(tr_ckpt_save *save, tr_error *error) {
   tr_writer *record = &save->record;
   tr_write_text(record, "{\"shard\":");
@@ -227,7 +266,7 @@ static tr_status write_record(tr_ckpt_save *save, tr_error *error) {
 static void *thread_main(void *argument) {
   tr_ckpt_save *save = argument;
   tr_error error = {.status = TR_OK, .rank = -1};
-  tr_status status = save->piece_count > 0 ? put_image(save, &error) : TR_OK;
+  tr_status status = write_shard(save, &error);
   if (status != TR_OK) tr_error_context(&error, status, "saving the checkpoint shard %s", save->key);
   if (status == TR_OK) status = write_record(save, &error);
   pthread_mutex_lock(&save->lock);

@@ -117,6 +117,19 @@ Test(retain, keeps_what_is_planned_and_clears_debris) {
   tr_store_destroy(store);
 }
 
+Test(retain, clears_shards_that_another_number_of_ranks_had_begun) {
+  tr_store *store = model_store();
+  cr_assert_eq(tr_store_put(store, "r/step-10/shard-00000-of-00003.safetensors", "x", 1, false, NULL), TR_OK);
+  save_with_metric(store, 10, 1);
+  const tr_retain_options options = {.struct_bytes = sizeof options, .last = 1};
+  cr_expect_eq(tr_ckpt_retain(NULL, store, "r", &options, 10, NULL), TR_OK);
+  cr_expect_eq(count_keys(store, "r/step-10/"), 4, "it is being saved");
+  cr_expect_eq(tr_ckpt_retain(NULL, store, "r", &options, UINT64_MAX, NULL), TR_OK);
+  cr_expect_eq(count_keys(store, "r/step-10/"), 3);
+  cr_expect_eq(model_load(store, "r/step-10", 10, 0, 1, NULL, NULL), TR_OK);
+  tr_store_destroy(store);
+}
+
 Test(retain, removes_the_manifest_first) {
   tr_store *memory = model_store();
   save_with_metric(memory, 10, 1);

@@ -103,6 +103,25 @@ Test(checkpoint, committed_twice_is_one_checkpoint_but_not_over_another) {
   tr_store_destroy(store);
 }
 
+Test(checkpoint, is_never_written_over_by_another_of_the_same_step) {
+  tr_store *store = model_store();
+  model_save(store, "r", 9, 2);
+  for (int size = 1; size <= 3; size++) {
+    float value = 1.5f;
+    const tr_ckpt_save_options options = model_options(store, "r", 9, 0, size);
+    const tr_piece piece = {.name = "w", .dtype = TR_F32, .count = 1, .data = &value};
+    tr_ckpt_save *save = NULL;
+    tr_error error;
+    cr_assert_eq(tr_ckpt_save_begin(&options, &piece, 1, &save, NULL), TR_OK);
+    cr_expect_eq(tr_ckpt_save_wait(save, &error), TR_ERR_EXISTS);
+    cr_expect_not_null(strstr(error.message, "r/step-9 is already a checkpoint"), "%s", error.message);
+    cr_expect_null(tr_ckpt_save_record(save, NULL));
+    tr_ckpt_save_destroy(save);
+  }
+  cr_expect_eq(model_load(store, "r/step-9", 9, 0, 1, NULL, NULL), TR_OK);
+  tr_store_destroy(store);
+}
+
 Test(checkpoint, refuses_ranks_that_do_not_fit_together) {
   tr_store *store = model_store();
   float values[12] = {0};

@@ -40,7 +40,8 @@ typedef struct tr_ckpt_save_options {
   int32_t rank, size;
 } tr_ckpt_save_options;
 /* Copies the pieces (the snapshot) and starts to write this rank's shard in the background. The pieces' memory is free
- * again on return. A rank without pieces writes no shard. */
+ * again on return. A rank without pieces writes no shard. Where the step is a checkpoint already its shards are left alone:
+ * with the same content the save succeeds, with other content it fails with TR_ERR_EXISTS. */
 TR_API TR_MUST_USE tr_status tr_ckpt_save_begin(const tr_ckpt_save_options *options, const tr_piece *pieces,
                                                 size_t piece_count, tr_ckpt_save **out, tr_error *error);
 /* *done when this rank's shard is durable or failed; then the status says which. Never blocks. */
@@ -63,9 +64,9 @@ typedef struct tr_ckpt_meta {
   const char *run_id;
   const char *fingerprint;
   const char *data_lock;
-  const char *state;  /* whatever else resumes: best metric, schedule, isa class, … */
-  int64_t parent;     /* step of the checkpoint before, -1: none */
-  double metric;      /* for keep-best; NAN: not evaluated */
+  const char *state; /* whatever else resumes: best metric, schedule, isa class, … */
+  int64_t parent;    /* step of the checkpoint before, -1: none */
+  double metric;     /* for keep-best; NAN: not evaluated */
 } tr_ckpt_meta;
 /* One rank, after all ranks' saves are known to be durable: writes the manifest. A manifest that is there already with
  * the same content counts as success; another: TR_ERR_EXISTS. */
@@ -134,7 +135,8 @@ typedef struct tr_retain_options {
 } tr_retain_options;
 /* Which entries may go: remove[i] for entries sorted by step. Pure. */
 TR_API void tr_retain_plan(const tr_retain_options *options, const tr_ckpt_entry *entries, size_t count, bool *remove);
-/* Applies the plan and clears debris (uncommitted folders of steps other than `in_progress`; pass UINT64_MAX: none). */
+/* Applies the plan and clears debris of steps other than `in_progress` (UINT64_MAX: none): uncommitted folders, and shards
+ * in committed ones that their manifest does not name. */
 TR_API TR_MUST_USE tr_status tr_ckpt_retain(const tr_allocator *allocator, tr_store *store, const char *prefix,
                                             const tr_retain_options *options, uint64_t in_progress, tr_error *error);
 
