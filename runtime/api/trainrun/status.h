@@ -63,7 +63,8 @@ typedef struct tr_error {
 /* Stable lower-case name of a status ("not-found"); never NULL. */
 TR_API const char *tr_status_name(tr_status status);
 
-/* The exit code a program should end with for a status: 0, 69, 75, 78 as in sysexits.h, else 1. */
+/* The exit code a program should end with for a status: 0 (also when it was cancelled by its owner), 69, 75, 78 as in
+ * sysexits.h, else 1. */
 TR_API int tr_status_exit_code(tr_status status);
 
 /* Fills *error (which may be NULL) and returns `status`, so that a detector can `return tr_fail(...)`. A message too
