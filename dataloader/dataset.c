@@ -182,7 +182,7 @@ static tr_status choose_format(tr_dataset *dataset, const char *name, const dl_f
     }
     return tr_fail(error, TR_ERR_CONFIG, "data format '%s' is unknown; there are auto, webdataset, idx, csv", name);
   }
-  if (ends_with(url, ".tar")) {
+  if (ends_with(url, ".tar") || ends_with(url, ".tar.gz") || ends_with(url, ".tgz")) {
     *format = &dl_format_webdataset;
   } else if (ends_with(url, ".csv") || ends_with(url, ".csv.gz")) {
     *format = &dl_format_csv;

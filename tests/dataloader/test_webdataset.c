@@ -208,6 +208,13 @@ Test(webdataset, says_what_is_wrong_and_where) {
   expect_refused(tar, TR_ERR_CORRUPT, "broken");
 
   tar = (bytes){0};
+  tar_add_text(&tar, "a.cls", "1");
+  for (int i = 0; i < 1000; i++) tar_add(&tar, "noise.bin", &(uint64_t){noise(1, (uint64_t)i)}, 8);
+  bytes zipped = make_gzip(tar.data, tar.count);
+  bytes_free(&tar);
+  expect_refused(zipped, TR_ERR_UNSUPPORTED, "compressed tar is not read");
+
+  tar = (bytes){0};
   tar_end(&tar);
   expect_refused(tar, TR_ERR_CORRUPT, "holds no samples");
 }
