@@ -36,11 +36,13 @@ static size_t field_named(const tr_field *fields, size_t count, const char *name
 }
 
 /* Adds this rank's share of one global batch, then everybody's. */
-static tr_status add_batch(tr_session *session, tr_loader *loader, const tr_batch_info *batch, state *sums, tr_error *error) {
+static tr_status add_batch(tr_session *session, tr_loader *loader, const tr_batch_info *batch, state *sums,
+                           tr_error *error) {
   const tr_field *fields = NULL;
   const size_t field_count = tr_loader_fields(loader, &fields);
   const size_t image = field_named(fields, field_count, "image"), label = field_named(fields, field_count, "label");
-  if (image == field_count || label == field_count) return tr_fail(error, TR_ERR_MISMATCH, "the data needs image and label");
+  if (image == field_count || label == field_count)
+    return tr_fail(error, TR_ERR_MISMATCH, "the data needs image and label");
   state share;
   memset(&share, 0, sizeof share);
   for (uint64_t leaf = batch->leaf_begin; leaf < batch->leaf_end; leaf++) {
@@ -54,7 +56,8 @@ static tr_status add_batch(tr_session *session, tr_loader *loader, const tr_batc
     }
   }
   /* Integers in doubles: exact in any order. */
-  TR_TRY(tr_comm_all_reduce(tr_session_comm(session), &share, sizeof share / sizeof(double), TR_F64, TR_SUM, NULL, error));
+  TR_TRY(
+      tr_comm_all_reduce(tr_session_comm(session), &share, sizeof share / sizeof(double), TR_F64, TR_SUM, NULL, error));
   for (int i = 0; i < LABELS; i++) {
     sums->pixels[i] += share.pixels[i];
     sums->count[i] += share.count[i];
@@ -63,8 +66,8 @@ static tr_status add_batch(tr_session *session, tr_loader *loader, const tr_batc
   return TR_OK;
 }
 
-static tr_status checkpoint(tr_session *session, tr_store *store, const char *prefix, const tr_cursor *cursor, uint64_t step,
-                            state *sums, tr_error *error) {
+static tr_status checkpoint(tr_session *session, tr_store *store, const char *prefix, const tr_cursor *cursor,
+                            uint64_t step, state *sums, tr_error *error) {
   const int32_t rank = tr_session_rank(session);
   tr_ckpt_save_options options;
   memset(&options, 0, sizeof options);
@@ -76,7 +79,8 @@ static tr_status checkpoint(tr_session *session, tr_store *store, const char *pr
   options.size = tr_session_size(session);
   const tr_piece pieces[] = {piece_of("pixels", sums->pixels, LABELS), piece_of("count", sums->count, LABELS)};
   tr_ckpt_save *save = NULL;
-  TR_TRY(tr_ckpt_save_begin(&options, pieces, rank == 0 ? 2 : 0, &save, error)); /* all ranks hold the same: one saves */
+  TR_TRY(
+      tr_ckpt_save_begin(&options, pieces, rank == 0 ? 2 : 0, &save, error)); /* all ranks hold the same: one saves */
   tr_status status = tr_ckpt_save_wait(save, error);
   if (status == TR_OK && rank == 0) {
     tr_ckpt_meta meta;
@@ -97,8 +101,8 @@ static tr_status checkpoint(tr_session *session, tr_store *store, const char *pr
   return status == TR_OK ? tr_comm_barrier(tr_session_comm(session), NULL, error) : status;
 }
 
-static tr_status resume(tr_session *session, tr_store *store, const char *prefix, int64_t step, tr_cursor *cursor, state *sums,
-                        tr_error *error) {
+static tr_status resume(tr_session *session, tr_store *store, const char *prefix, int64_t step, tr_cursor *cursor,
+                        state *sums, tr_error *error) {
   char folder[TR_KEY_BYTES];
   tr_ckpt *saved = NULL;
   if (step < 0) return TR_OK;
@@ -129,7 +133,8 @@ static tr_status loop(tr_session *session, tr_dataset *dataset, tr_store *store,
     status = tr_loader_begin(loader, &batch, &end, error);
     if (status == TR_OK) status = add_batch(session, loader, &batch, &sums, error);
     cursor = tr_loader_cursor(loader);
-    if (status == TR_OK && (step + 1) % 100 == 0) status = checkpoint(session, store, prefix, &cursor, step + 1, &sums, error);
+    if (status == TR_OK && (step + 1) % 100 == 0)
+      status = checkpoint(session, store, prefix, &cursor, step + 1, &sums, error);
   }
   tr_loader_close(loader);
   for (int i = 0; status == TR_OK && tr_session_rank(session) == 0 && i < LABELS; i++) {

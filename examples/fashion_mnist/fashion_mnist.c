@@ -11,7 +11,9 @@
 
 static tr_session *session;
 
-static void on_signal(int number) { tr_session_request_stop(session, number == SIGINT ? TR_STOP_INTERRUPT : TR_STOP_PREEMPT); }
+static void on_signal(int number) {
+  tr_session_request_stop(session, number == SIGINT ? TR_STOP_INTERRUPT : TR_STOP_PREEMPT);
+}
 
 static tr_status build(void *self, const tr_model *model, tr_error *error) {
   (void)self;

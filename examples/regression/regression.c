@@ -13,10 +13,11 @@ static int64_t elements(const tr_tensor_info *info) {
   return count;
 }
 
-static tr_status swish_shape(const tr_tensor_info *inputs, int32_t input_count, const void *attributes, tr_tensor_info *output,
-                             tr_error *error) {
+static tr_status swish_shape(const tr_tensor_info *inputs, int32_t input_count, const void *attributes,
+                             tr_tensor_info *output, tr_error *error) {
   (void)attributes;
-  if (input_count != 1 || inputs[0].dtype != TR_F32) return tr_fail(error, TR_ERR_INVALID, "swish takes one f32 tensor");
+  if (input_count != 1 || inputs[0].dtype != TR_F32)
+    return tr_fail(error, TR_ERR_INVALID, "swish takes one f32 tensor");
   *output = inputs[0];
   return TR_OK;
 }
@@ -51,7 +52,8 @@ static tr_status build(void *self, const tr_model *model, tr_error *error) {
   (void)self;
   tr_graph *g = model->graph;
   TR_TRY(tr_op_register(g, &swish, error));
-  tr_tensor x = tr_linear(g, "hidden", tr_model_input(model, "x"), tr_session_param_integer(model->session, "hidden"), true);
+  tr_tensor x = tr_linear(g, "hidden", tr_model_input(model, "x"), tr_session_param_integer(model->session, "hidden"),
+                          true);
   x = tr_linear(g, "out", tr_op_apply(g, "swish", &x, 1, NULL), 1, true);
   tr_graph_loss(g, tr_mean_squared_error(g, tr_reshape(g, x, 0, NULL), tr_model_input(model, "y")));
   return TR_OK;
@@ -65,6 +67,7 @@ int main(int argc, char **argv) {
   tr_error error = {.status = TR_OK};
   tr_status status = tr_session_open(argc, argv, &options, &session, &error);
   if (status == TR_OK) status = tr_train(session, &trainer, NULL, &error);
-  if (status != TR_OK && status != TR_ERR_STOPPED && status != TR_ERR_CANCELLED) fprintf(stderr, "regression: %s\n", error.message);
+  if (status != TR_OK && status != TR_ERR_STOPPED && status != TR_ERR_CANCELLED)
+    fprintf(stderr, "regression: %s\n", error.message);
   return tr_session_close(session, status, &error);
 }

@@ -5,9 +5,9 @@
 
 const char *tr_cause_name(tr_cause cause) {
   static const char *const names[TR_CAUSE_COUNT] = {
-      "startup", "indexing",        "first_byte", "bandwidth", "throttled",  "retry",      "decode",   "h2d",
-      "compute", "collective_wait", "collective", "optimizer", "checkpoint", "evaluation", "recovery", "shutdown",
-      "other"};
+      "startup",    "indexing",   "first_byte", "bandwidth",       "throttled",  "retry",
+      "decode",     "h2d",        "compute",    "collective_wait", "collective", "optimizer",
+      "checkpoint", "evaluation", "recovery",   "shutdown",        "other"};
   return names[cause];
 }
 

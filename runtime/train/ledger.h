@@ -81,6 +81,7 @@ typedef struct tr_verdict {
   char sentence[240];
 } tr_verdict;
 /* `source` is how the data's store is called in the sentence: "S3", "Disk". rates: bytes/s needed and got, 0: not known. */
-void tr_blame_verdict(const tr_blame *blame, const char *source, double needed_bps, double got_bps, tr_verdict *verdict);
+void tr_blame_verdict(const tr_blame *blame, const char *source, double needed_bps, double got_bps,
+                      tr_verdict *verdict);
 
 #endif

@@ -122,7 +122,8 @@ void tr_optimizer_destroy(tr_optimizer *optimizer) {
   if (optimizer == NULL) return;
   const size_t bytes = optimizer->count * sizeof(float);
   for (size_t i = 0; i < optimizer->state_count; i++) {
-    if (optimizer->states[i] != NULL) tr_free_aligned(optimizer->allocator, optimizer->states[i], bytes > 0 ? bytes : 64);
+    if (optimizer->states[i] != NULL)
+      tr_free_aligned(optimizer->allocator, optimizer->states[i], bytes > 0 ? bytes : 64);
   }
   tr_free(optimizer->allocator, optimizer->spans);
   tr_free(optimizer->allocator, optimizer);
@@ -147,7 +148,8 @@ static void update_span(void *self, uint32_t task) {
         .correction1 = (float)(1 - pow(optimizer->beta1, step)),
         .correction2 = (float)(1 - pow(optimizer->beta2, step)),
     };
-    tr_flat_adamw(values, gradient, optimizer->states[0] + cut->begin, optimizer->states[1] + cut->begin, count, &adamw);
+    tr_flat_adamw(values, gradient, optimizer->states[0] + cut->begin, optimizer->states[1] + cut->begin, count,
+                  &adamw);
     return;
   }
   const tr_sgd_args sgd = {

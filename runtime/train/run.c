@@ -25,11 +25,12 @@ static tr_status check_name(const char *what, const char *name, tr_error *error)
   bool good = length > 0 && length <= 200 && name[0] != '.';
   for (size_t i = 0; good && i < length; i++) {
     const char c = name[i];
-    good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_';
+    good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '-' ||
+           c == '_';
   }
   if (good) return TR_OK;
-  return tr_fail(error, TR_ERR_CONFIG, "%s '%s' must be of letters, digits, '.', '-' and '_', and not begin with '.'", what,
-                 name);
+  return tr_fail(error, TR_ERR_CONFIG, "%s '%s' must be of letters, digits, '.', '-' and '_', and not begin with '.'",
+                 what, name);
 }
 
 static tr_status take_lock(tr_run *run, tr_error *error) {
@@ -111,7 +112,8 @@ static bool newest_unfinished(tr_run *run, past_run *newest) {
 }
 
 /* Whether the run in that folder has this job's fingerprint; else the differing key goes to info.differs. */
-static tr_status same_fingerprint(tr_run *run, const char *run_id, const char *fingerprint, bool *same, tr_error *error) {
+static tr_status same_fingerprint(tr_run *run, const char *run_id, const char *fingerprint, bool *same,
+                                  tr_error *error) {
   char folder[TR_KEY_BYTES], key[128] = "fingerprint.json";
   char *text = NULL;
   size_t bytes = 0;
@@ -163,8 +165,10 @@ static tr_status choose_named(tr_run *run, const char *run_id, bool fresh, const
   if (past.done) return TR_OK;
   TR_TRY(same_fingerprint(run, run_id, fingerprint, resume, error));
   if (*resume) return TR_OK;
-  return tr_fail(error, TR_ERR_MISMATCH, "run '%s/%s' was started with another '%s'; use another --run-id, or give the job "
-                 "its old value", run->info.name, run_id, run->info.differs);
+  return tr_fail(error, TR_ERR_MISMATCH,
+                 "run '%s/%s' was started with another '%s'; use another --run-id, or give the job "
+                 "its old value",
+                 run->info.name, run_id, run->info.differs);
 }
 
 static tr_status choose_run(tr_run *run, const tr_run_options *options, const char *fingerprint, bool *resume,
@@ -241,8 +245,8 @@ static tr_status claim_epoch(tr_run *run, tr_error *error) {
   TR_TRY(tr_stores_resolve(run->stores, run->info.checkpoint_url, &store, prefix, error));
   uint64_t epoch = 0;
   TR_TRY(tr_ckpt_last_epoch(store, prefix, &epoch, error));
-  const char *claim = tr_arena_printf(run->arena, "{\"host\": \"%s\", \"pid\": %d, \"wall_ns\": %lld}\n", host, (int)getpid(),
-                                      (long long)tr_clock_wall_ns(run->clock));
+  const char *claim = tr_arena_printf(run->arena, "{\"host\": \"%s\", \"pid\": %d, \"wall_ns\": %lld}\n", host,
+                                      (int)getpid(), (long long)tr_clock_wall_ns(run->clock));
   if (claim == NULL) return no_memory(error);
   TR_TRY(tr_ckpt_claim_epoch(store, prefix, epoch + 1, claim, error));
   run->info.attempt = epoch + 1;

@@ -51,7 +51,8 @@ static tr_status root_of_job(const tr_allocator *allocator, const tr_config *con
   } else {
     snprintf(folder, sizeof folder, "%s/%s", run_dir, job);
     if (!newest_run(allocator, folder, base == NULL ? "/checkpoints" : "", run_id, sizeof run_id)) {
-      return tr_fail(error, TR_ERR_NOT_FOUND, "checkpoint '%s': no run of that name with a checkpoint in '%s'", job, run_dir);
+      return tr_fail(error, TR_ERR_NOT_FOUND, "checkpoint '%s': no run of that name with a checkpoint in '%s'", job,
+                     run_dir);
     }
   }
   int length;
@@ -117,8 +118,8 @@ static tr_status pick_step(const tr_allocator *allocator, tr_stores *stores, con
   }
   tr_status status = TR_OK;
   if (chosen == SIZE_MAX) {
-    status = tr_fail(error, TR_ERR_NOT_FOUND, "checkpoint '%s@%s': there is none (%zu checkpoints are there)", root, which,
-                     count);
+    status = tr_fail(error, TR_ERR_NOT_FOUND, "checkpoint '%s@%s': there is none (%zu checkpoints are there)", root,
+                     which, count);
   } else {
     *step = entries[chosen].step;
   }
@@ -126,8 +127,8 @@ static tr_status pick_step(const tr_allocator *allocator, tr_stores *stores, con
   return status;
 }
 
-tr_status tr_run_find_checkpoint(const tr_allocator *allocator, tr_stores *stores, const tr_config *config, const char *spec,
-                                 char *url, tr_error *error) {
+tr_status tr_run_find_checkpoint(const tr_allocator *allocator, tr_stores *stores, const tr_config *config,
+                                 const char *spec, char *url, tr_error *error) {
   char root[TR_KEY_BYTES], given[TR_KEY_BYTES], which[64] = "latest";
   if (snprintf(given, sizeof given, "%s", spec) >= (int)sizeof given) {
     return tr_fail(error, TR_ERR_CONFIG, "checkpoint '%.80s…': the name is too long", spec);

@@ -14,7 +14,8 @@
 tr_status tr_folder_make(const char *path, tr_error *error) {
   char partial[TR_KEY_BYTES];
   const size_t length = strlen(path);
-  if (length >= sizeof partial) return tr_fail(error, TR_ERR_CONFIG, "run folder: the path is longer than %zu", sizeof partial);
+  if (length >= sizeof partial)
+    return tr_fail(error, TR_ERR_CONFIG, "run folder: the path is longer than %zu", sizeof partial);
   for (size_t i = 1; i <= length; i++) {
     if (path[i] != '/' && path[i] != '\0') continue;
     memcpy(partial, path, i);
@@ -46,8 +47,8 @@ static void sync_folder(const char *folder) {
   close(descriptor);
 }
 
-tr_status tr_folder_write(const char *folder, const char *name, const void *data, size_t bytes, unsigned mode, bool durable,
-                          tr_error *error) {
+tr_status tr_folder_write(const char *folder, const char *name, const void *data, size_t bytes, unsigned mode,
+                          bool durable, tr_error *error) {
   char path[TR_KEY_BYTES], temporary[TR_KEY_BYTES + 8];
   if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path) {
     return tr_fail(error, TR_ERR_CONFIG, "run folder: the path of '%s' is too long", name);
@@ -75,8 +76,8 @@ tr_status tr_folder_write(const char *folder, const char *name, const void *data
   return TR_OK;
 }
 
-tr_status tr_folder_read(const tr_allocator *allocator, const char *folder, const char *name, char **text, size_t *bytes,
-                         tr_error *error) {
+tr_status tr_folder_read(const tr_allocator *allocator, const char *folder, const char *name, char **text,
+                         size_t *bytes, tr_error *error) {
   char path[TR_KEY_BYTES];
   if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path) {
     return tr_fail(error, TR_ERR_CONFIG, "run folder: the path of '%s' is too long", name);

@@ -31,11 +31,11 @@ struct tr_run {
 /* mkdir -p. */
 tr_status tr_folder_make(const char *path, tr_error *error);
 /* Whole file through a temporary name; durable: fsync before and after the rename. */
-tr_status tr_folder_write(const char *folder, const char *name, const void *data, size_t bytes, unsigned mode, bool durable,
-                          tr_error *error);
+tr_status tr_folder_write(const char *folder, const char *name, const void *data, size_t bytes, unsigned mode,
+                          bool durable, tr_error *error);
 /* NUL-terminated content in new memory, or TR_ERR_NOT_FOUND. */
-tr_status tr_folder_read(const tr_allocator *allocator, const char *folder, const char *name, char **text, size_t *bytes,
-                         tr_error *error);
+tr_status tr_folder_read(const tr_allocator *allocator, const char *folder, const char *name, char **text,
+                         size_t *bytes, tr_error *error);
 tr_status tr_folder_append_open(const char *folder, const char *name, int *descriptor, tr_error *error);
 tr_status tr_folder_append(int descriptor, const char *name, const char *line, size_t bytes, tr_error *error);
 /* Drops the lines of a .jsonl file whose integer member "step" is greater than `step`, and a torn last line. */

@@ -52,7 +52,8 @@ tr_status tr_run_write_control(const tr_run *run, const char *status, tr_error *
   write_text_member(&writer, "run_id", run->info.run_id);
   write_text_member(&writer, "status", status);
   write_text_member(&writer, "host", host);
-  tr_write_text(&writer, ", \"pid\": %d, \"attempt\": %llu, \"world_size\": %d, \"created_ns\": %lld, \"started_ns\": %lld",
+  tr_write_text(&writer,
+                ", \"pid\": %d, \"attempt\": %llu, \"world_size\": %d, \"created_ns\": %lld, \"started_ns\": %lld",
                 (int)getpid(), (unsigned long long)run->info.attempt, run->world_size, (long long)created_ns(run),
                 (long long)run->started_wall_ns);
   write_text_member(&writer, "device", run->device);
@@ -219,8 +220,9 @@ tr_status tr_run_finish(tr_run *run, const tr_run_outcome *outcome, tr_error *er
     tr_write_text(&trace, "{\"displayTimeUnit\": \"ms\", \"traceEvents\": [\n");
     tr_write_bytes(&trace, run->trace.data, run->trace.bytes);
     tr_write_text(&trace, "\n]}\n");
-    status = trace.failed ? tr_fail_memory(error, "trace.json", trace.bytes)
-                          : tr_folder_write(run->info.folder, "trace.json", trace.data, trace.bytes, 0666, false, error);
+    status = trace.failed
+                 ? tr_fail_memory(error, "trace.json", trace.bytes)
+                 : tr_folder_write(run->info.folder, "trace.json", trace.data, trace.bytes, 0666, false, error);
     tr_writer_fini(&trace);
     TR_TRY(status);
   }

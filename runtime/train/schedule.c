@@ -69,7 +69,8 @@ static tr_status warmup_steps(const char *text, uint64_t total, uint64_t *steps,
     return TR_OK;
   }
   if (total == 0) {
-    return tr_fail(error, TR_ERR_CONFIG, "optimizer.warmup '%s' is a part of a run whose steps are not known; give steps", text);
+    return tr_fail(error, TR_ERR_CONFIG,
+                   "optimizer.warmup '%s' is a part of a run whose steps are not known; give steps", text);
   }
   *steps = (uint64_t)(value / 100 * (double)total + 0.5);
   return TR_OK;
@@ -86,7 +87,8 @@ tr_status tr_lr_schedule_of(const tr_config *config, uint64_t run_steps, tr_lr_s
                          ? (uint64_t)tr_config_integer(config, "optimizer.schedule-steps")
                          : run_steps;
   if (made.kind != 0 && made.total_steps == 0) {
-    return tr_fail(error, TR_ERR_CONFIG, "optimizer.schedule '%s' needs optimizer.schedule-steps in a run limited by time", kind);
+    return tr_fail(error, TR_ERR_CONFIG,
+                   "optimizer.schedule '%s' needs optimizer.schedule-steps in a run limited by time", kind);
   }
   if (warmup != NULL) TR_TRY(warmup_steps(warmup, made.total_steps, &made.warmup_steps, error));
   *schedule = made;
@@ -97,7 +99,8 @@ double tr_lr_at(const tr_lr_schedule *schedule, uint64_t step) {
   if (step < schedule->warmup_steps) return schedule->lr * (double)(step + 1) / (double)schedule->warmup_steps;
   if (schedule->kind == 0) return schedule->lr;
   if (step >= schedule->total_steps) return schedule->min_lr;
-  const double done = (double)(step - schedule->warmup_steps) / (double)(schedule->total_steps - schedule->warmup_steps);
+  const double done = (double)(step - schedule->warmup_steps) /
+                      (double)(schedule->total_steps - schedule->warmup_steps);
   const double left = schedule->kind == 1 ? 1 - done : 0.5 * (1 + cos(3.14159265358979323846 * done));
   return schedule->min_lr + (schedule->lr - schedule->min_lr) * left;
 }

@@ -27,7 +27,8 @@ static bool is_job(const char *argument) {
 static tr_status read_job_file(tr_session *session, const char *path, job_text *job, tr_error *error) {
   const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) {
-    return tr_fail_errno(error, errno == ENOENT ? TR_ERR_CONFIG : tr_status_from_errno(errno), errno, "job file '%s'", path);
+    return tr_fail_errno(error, errno == ENOENT ? TR_ERR_CONFIG : tr_status_from_errno(errno), errno, "job file '%s'",
+                         path);
   }
   const tr_status status = tr_read_descriptor(session->allocator, descriptor, path, &job->text, &job->bytes, error);
   close(descriptor);
@@ -35,7 +36,8 @@ static tr_status read_job_file(tr_session *session, const char *path, job_text *
   job->name = path;
   const char *slash = strrchr(path, '/');
   const size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
-  if (length >= sizeof job->directory) return tr_fail(error, TR_ERR_CONFIG, "job file '%s': the path is too long", path);
+  if (length >= sizeof job->directory)
+    return tr_fail(error, TR_ERR_CONFIG, "job file '%s': the path is too long", path);
   memcpy(job->directory, slash == NULL ? "." : path, length);
   job->directory[length] = '\0';
   return TR_OK;
@@ -57,14 +59,17 @@ static tr_status find_job(tr_session *session, int argc, char **argv, job_text *
 
 /* Without a name of its own a job is called as its file, or as the program. */
 static const char *default_name(tr_session *session, const job_text *job, int argc, char **argv) {
-  const char *path = job->text != NULL && session->world.origin != TR_ORIGIN_LAUNCHER ? job->name : argc > 0 ? argv[0] : "job";
+  const char *path = job->text != NULL && session->world.origin != TR_ORIGIN_LAUNCHER ? job->name
+                     : argc > 0                                                       ? argv[0]
+                                                                                      : "job";
   const char *slash = strrchr(path, '/');
   const char *base = slash != NULL ? slash + 1 : path;
   const char *dot = strrchr(base, '.');
   return tr_arena_strndup(session->arena, base, dot != NULL && dot > base ? (size_t)(dot - base) : strlen(base));
 }
 
-static tr_status complain(tr_session *session, const job_text *job, const tr_diagnostics *diagnostics, tr_error *error) {
+static tr_status complain(tr_session *session, const job_text *job, const tr_diagnostics *diagnostics,
+                          tr_error *error) {
   tr_writer text;
   tr_writer_init(&text, session->allocator);
   tr_diagnostics_write(diagnostics, job->name, job->text != NULL ? job->text : "", false, &text);
@@ -92,7 +97,8 @@ static tr_status load_job(tr_session *session, int argc, char **argv, tr_error *
       .environment = launched ? NULL : (const char *const *)environ, /* the launcher has resolved it already */
   };
   status = tr_config_load(&source, diagnostics, &session->config, error);
-  if (status == TR_ERR_CONFIG && tr_diagnostics_errors(diagnostics) > 0) status = complain(session, &job, diagnostics, error);
+  if (status == TR_ERR_CONFIG && tr_diagnostics_errors(diagnostics) > 0)
+    status = complain(session, &job, diagnostics, error);
   if (status == TR_OK && tr_config_text(session->config, "name") == NULL) {
     const tr_override name = {"name", default_name(session, &job, argc, argv), "default"};
     tr_config_source named = source;
@@ -152,7 +158,9 @@ static tr_status open_compute(tr_session *session, tr_error *error) {
   const tr_device_options device = {
       .struct_bytes = sizeof device,
       .allocator = session->allocator,
-      .kind = strcmp(wanted, "cpu") == 0 ? TR_DEVICE_CPU : strcmp(wanted, "cuda") == 0 ? TR_DEVICE_CUDA : TR_DEVICE_AUTO,
+      .kind = strcmp(wanted, "cpu") == 0    ? TR_DEVICE_CPU
+              : strcmp(wanted, "cuda") == 0 ? TR_DEVICE_CUDA
+                                            : TR_DEVICE_AUTO,
       .index = session->comm_info.local_rank,
   };
   TR_TRY(tr_device_open(&device, &session->device, error));
@@ -229,8 +237,8 @@ tr_status tr_session_open(int argc, char **argv, const tr_session_options *optio
   session->facts.resume_step = -1;
   tr_writer_init(&session->line, session->allocator);
   const uint64_t now = tr_clock_now_ns(session->clock);
-  tr_ledger_init(&session->ledger, session->clock, world.started_ns > 0 && world.started_ns < now ? world.started_ns : now,
-                 TR_CAUSE_STARTUP);
+  tr_ledger_init(&session->ledger, session->clock,
+                 world.started_ns > 0 && world.started_ns < now ? world.started_ns : now, TR_CAUSE_STARTUP);
   tr_status status = tr_arena_create(session->allocator, 4096, &session->arena, error);
   if (status == TR_OK) status = make_log(session, error);
   if (status == TR_OK) status = load_job(session, argc, argv, error);
@@ -238,7 +246,8 @@ tr_status tr_session_open(int argc, char **argv, const tr_session_options *optio
   if (status == TR_OK) status = open_compute(session, error);
   if (status != TR_OK) {
     session->comm_info.rank = world.rank;
-    tr_error told = error != NULL ? *error : (tr_error){.status = status, .rank = -1, .message = "the session failed to open"};
+    tr_error told = error != NULL ? *error
+                                  : (tr_error){.status = status, .rank = -1, .message = "the session failed to open"};
     tr_session_send_error(session, &told, tr_status_exit_code(status));
     free_session(session);
     return status;

@@ -52,7 +52,7 @@ struct tr_session {
   /* Of the work. */
   tr_ledger ledger;
   tr_trace *trace;
-  tr_writer line; /* a message being made */
+  tr_writer line;         /* a message being made */
   tr_stop_reason stopped; /* decided by the vote */
   uint64_t steps_lost;
   bool result_sent;
@@ -68,8 +68,8 @@ tr_status tr_world_find(const char *const *environment, tr_world *world, tr_erro
 /* CPUs that this process may use: affinity and the cgroup's quota. */
 uint32_t tr_world_cpus(void);
 /* The whole content of a descriptor (by pread from 0), NUL-terminated, at most 16 MiB. */
-tr_status tr_read_descriptor(const tr_allocator *allocator, int descriptor, const char *what, char **text, size_t *bytes,
-                             tr_error *error);
+tr_status tr_read_descriptor(const tr_allocator *allocator, int descriptor, const char *what, char **text,
+                             size_t *bytes, tr_error *error);
 
 /* ---- session_params.c ---- */
 void tr_session_describe(const tr_param_declaration *params, size_t count, const char *program, tr_writer *writer);

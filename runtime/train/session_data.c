@@ -45,7 +45,8 @@ typedef struct source {
 
 static tr_status add_url(tr_session *session, tr_arena *arena, const char *key, const char *url, source *found,
                          tr_error *error) {
-  if (found->url_count >= URLS_MAX) return tr_fail(error, TR_ERR_CONFIG, "%s: more than %d URLs; use braces", key, URLS_MAX);
+  if (found->url_count >= URLS_MAX)
+    return tr_fail(error, TR_ERR_CONFIG, "%s: more than %d URLs; use braces", key, URLS_MAX);
   char *path = tr_config_path(session->config, session->allocator, key, url);
   const char *kept = path != NULL ? tr_arena_strdup(arena, path) : NULL;
   tr_free(session->allocator, path);
@@ -89,15 +90,16 @@ static const tr_value *find_set(const tr_session *session, const char *set, char
   snprintf(key, 160, "data.%s", set);
   const tr_value *value = tr_config_find(session->config, key);
   /* [data.valid.NAME] tables are sets of their own: "valid" alone means none of them. */
-  if (value != NULL && strcmp(set, "valid") == 0 && value->type == TR_VALUE_TABLE && tr_value_get(value, "url") == NULL) {
+  if (value != NULL && strcmp(set, "valid") == 0 && value->type == TR_VALUE_TABLE &&
+      tr_value_get(value, "url") == NULL) {
     return NULL;
   }
   return value;
 }
 
 static tr_status refuse_planned(tr_session *session, tr_error *error) {
-  static const char *const planned[] = {"data.transforms", "data.valid-transforms", "data.cache.dir", "data.cache.memory",
-                                        "data.sequence-length"};
+  static const char *const planned[] = {"data.transforms", "data.valid-transforms", "data.cache.dir",
+                                        "data.cache.memory", "data.sequence-length"};
   for (size_t i = 0; i < sizeof planned / sizeof *planned; i++) {
     if (tr_config_is_set(session->config, planned[i])) {
       return tr_fail(error, TR_ERR_UNSUPPORTED, "%s: planned, not in this version", planned[i]);
@@ -152,7 +154,9 @@ tr_status tr_session_open_dataset(tr_session *session, const char *set, tr_datas
 
 static tr_shuffle shuffle_of(const tr_config *config) {
   const char *text = tr_config_text(config, "data.shuffle");
-  return strcmp(text, "full") == 0 ? TR_SHUFFLE_FULL : strcmp(text, "false") == 0 ? TR_SHUFFLE_NONE : TR_SHUFFLE_STREAMS;
+  return strcmp(text, "full") == 0    ? TR_SHUFFLE_FULL
+         : strcmp(text, "false") == 0 ? TR_SHUFFLE_NONE
+                                      : TR_SHUFFLE_STREAMS;
 }
 
 uint64_t tr_session_micro_batch(const tr_session *session) {

@@ -96,8 +96,8 @@ tr_status tr_session_open_run(tr_session *session, tr_error *error) {
   if (session->world.origin != TR_ORIGIN_LAUNCHER) return share_run(session, error);
   char *text = NULL;
   size_t bytes = 0;
-  TR_TRY(tr_read_descriptor(session->allocator, session->world.run, "the launcher's description of the run", &text, &bytes,
-                            error));
+  TR_TRY(tr_read_descriptor(session->allocator, session->world.run, "the launcher's description of the run", &text,
+                            &bytes, error));
   const tr_status status = take_facts(session, text, bytes, error);
   tr_free(session->allocator, text);
   return status;
@@ -157,14 +157,16 @@ void tr_session_event(tr_session *session, const char *name, const char *format,
   vsnprintf(members, sizeof members, format, arguments);
   va_end(arguments);
   tr_time_format(tr_clock_wall_ns(session->clock), when);
-  const int length = snprintf(record, sizeof record, "{\"time\": \"%s\", \"event\": \"%s\", \"attempt\": %llu%s%s}", when, name,
-                              (unsigned long long)session->facts.attempt, members[0] != '\0' ? ", " : "", members);
+  const int length = snprintf(record, sizeof record, "{\"time\": \"%s\", \"event\": \"%s\", \"attempt\": %llu%s%s}",
+                              when, name, (unsigned long long)session->facts.attempt, members[0] != '\0' ? ", " : "",
+                              members);
   if (length > 0 && length < (int)sizeof record) tr_session_send(session, "event", record, (size_t)length);
 }
 
 void tr_session_send_error(tr_session *session, const tr_error *error, int exit_code) {
   begin_line(session);
-  tr_write_text(&session->line, "{\"type\": \"error\", \"rank\": %d, \"status\": \"%s\", \"exit_code\": %d, \"message\": ",
+  tr_write_text(&session->line,
+                "{\"type\": \"error\", \"rank\": %d, \"status\": \"%s\", \"exit_code\": %d, \"message\": ",
                 (int)session->comm_info.rank, tr_status_name(error->status), exit_code);
   tr_write_json_string(&session->line, error->message);
   tr_write_text(&session->line, "}");

@@ -18,16 +18,17 @@ const char *tr_environment_find(const char *const *environment, const char *name
 }
 
 /* A decimal number of the launcher's; `least` where it is not there and not required. */
-static tr_status number_of(const char *const *environment, const char *name, bool required, uint64_t fallback, uint64_t *value,
-                           tr_error *error) {
+static tr_status number_of(const char *const *environment, const char *name, bool required, uint64_t fallback,
+                           uint64_t *value, tr_error *error) {
   const char *text = tr_environment_find(environment, name);
   if (text == NULL && !required) {
     *value = fallback;
     return TR_OK;
   }
   if (text == NULL || !tr_parse_u64(text, value)) {
-    return tr_fail(error, TR_ERR_CONFIG, "environment: %s is %s; these variables are set by trainrun alone, all of them or none",
-                   name, text == NULL ? "missing" : "not a number");
+    return tr_fail(error, TR_ERR_CONFIG,
+                   "environment: %s is %s; these variables are set by trainrun alone, all of them or none", name,
+                   text == NULL ? "missing" : "not a number");
   }
   return TR_OK;
 }
@@ -46,8 +47,9 @@ static tr_status launcher_world(const char *const *environment, tr_world *world,
   TR_TRY(number_of(environment, TR_WORKER_EPOCH, false, 1, &world->epoch, error));
   TR_TRY(number_of(environment, TR_WORKER_STARTED_NS, false, 0, &world->started_ns, error));
   const uint64_t most_descriptor = 1 << 20, most_ranks = 1 << 24;
-  if (size < 1 || size > most_ranks || rank >= size || local_size < 1 || local_rank >= local_size || node > most_ranks ||
-      segment > most_descriptor || job > most_descriptor || run > most_descriptor || control > most_descriptor) {
+  if (size < 1 || size > most_ranks || rank >= size || local_size < 1 || local_rank >= local_size ||
+      node > most_ranks || segment > most_descriptor || job > most_descriptor || run > most_descriptor ||
+      control > most_descriptor) {
     return tr_fail(error, TR_ERR_CONFIG, "environment: rank %llu of %llu (local %llu of %llu) makes no sense",
                    (unsigned long long)rank, (unsigned long long)size, (unsigned long long)local_rank,
                    (unsigned long long)local_size);
@@ -116,8 +118,8 @@ uint32_t tr_world_cpus(void) {
   return cpus > 0 ? cpus : 1;
 }
 
-tr_status tr_read_descriptor(const tr_allocator *allocator, int descriptor, const char *what, char **text, size_t *bytes,
-                             tr_error *error) {
+tr_status tr_read_descriptor(const tr_allocator *allocator, int descriptor, const char *what, char **text,
+                             size_t *bytes, tr_error *error) {
   enum { MOST = 16 * 1024 * 1024 };
   size_t capacity = 16 * 1024, used = 0;
   char *data = tr_alloc(allocator, capacity);

@@ -9,11 +9,12 @@
 
 static tr_status diverged(const tr_trainer *trainer, tr_error *error) {
   const double loss = trainer->totals[0] / trainer->totals[trainer->output_count + TR_SCALAR_WEIGHT];
-  return tr_fail(error, TR_ERR_DIVERGED,
-                 "step %llu: the %s is not finite (loss %g, gradient norm %g); parameters are as after step %llu. Lower "
-                 "optimizer.lr or set train.grad-clip",
-                 (unsigned long long)trainer->step + 1, isfinite(trainer->totals[0]) ? "gradient" : "loss", loss,
-                 trainer->grad_norm, (unsigned long long)trainer->step);
+  return tr_fail(
+      error, TR_ERR_DIVERGED,
+      "step %llu: the %s is not finite (loss %g, gradient norm %g); parameters are as after step %llu. Lower "
+      "optimizer.lr or set train.grad-clip",
+      (unsigned long long)trainer->step + 1, isfinite(trainer->totals[0]) ? "gradient" : "loss", loss,
+      trainer->grad_norm, (unsigned long long)trainer->step);
 }
 
 static void beacon(const tr_trainer *trainer) {
@@ -87,7 +88,8 @@ static bool enough(tr_trainer *trainer) {
   const double value = tr_trainer_metric(trainer, name);
   const char *leaf = strrchr(name, '.') != NULL ? strrchr(name, '.') + 1 : name;
   const bool smaller = strstr(leaf, "loss") != NULL || strstr(leaf, "error") != NULL;
-  const bool better = isnan(trainer->best_metric) || (smaller ? value < trainer->best_metric : value > trainer->best_metric);
+  const bool better = isnan(trainer->best_metric) ||
+                      (smaller ? value < trainer->best_metric : value > trainer->best_metric);
   if (better && !isnan(value)) {
     trainer->best_metric = value;
     trainer->bad_evaluations = 0;
@@ -101,13 +103,15 @@ static tr_status train_loop(tr_trainer *trainer, tr_error *error) {
   bool early = trainer->bad_evaluations > 0 && tr_config_text(session->config, "train.early-stop.metric") != NULL &&
                trainer->bad_evaluations >= (uint64_t)tr_config_integer(session->config, "train.early-stop.patience");
   /* Killed between its last checkpoint and its summary: only the evaluation is left. */
-  if (trainer->eval_count > 0 && trainer->step > 0 && (at_end(trainer) || early)) TR_TRY(tr_trainer_evaluate(trainer, error));
+  if (trainer->eval_count > 0 && trainer->step > 0 && (at_end(trainer) || early))
+    TR_TRY(tr_trainer_evaluate(trainer, error));
   while (!at_end(trainer) && !early && session->stopped == TR_STOP_NONE) {
     tr_decision decision;
     TR_TRY(run_step(trainer, &decision, error));
     if (decision.save_finished || decision.save_failed) TR_TRY(tr_trainer_save_finish(trainer, false, error));
     session->stopped = decision.stop;
-    if (trainer->eval_count > 0 && session->stopped == TR_STOP_NONE && (due(trainer, &trainer->eval_every) || at_end(trainer))) {
+    if (trainer->eval_count > 0 && session->stopped == TR_STOP_NONE &&
+        (due(trainer, &trainer->eval_every) || at_end(trainer))) {
       TR_TRY(tr_trainer_evaluate(trainer, error));
       early = enough(trainer);
     }
@@ -123,7 +127,8 @@ static tr_status train(tr_trainer *trainer, tr_error *error) {
   const char *init = tr_config_text(session->config, "model.init");
   if (session->facts.resume_url[0] != '\0') {
     TR_TRY(tr_trainer_restore(trainer, error));
-    if (init != NULL && trainer->rank == 0) tr_logf(session->log, TR_LOG_INFO, "model.init is not used: the run is resumed");
+    if (init != NULL && trainer->rank == 0)
+      tr_logf(session->log, TR_LOG_INFO, "model.init is not used: the run is resumed");
   } else if (init != NULL) {
     TR_TRY(tr_trainer_load_init(trainer, init, error));
   }

@@ -12,8 +12,8 @@
 #include "session.h"
 
 enum {
-  TR_BUFFERS_MAX = 66,                   /* gradients alive at once: one a level of the tree, and the newest */
-  TR_SCALARS_MAX = TR_OUTPUTS_MAX + 4,   /* of a micro-batch: outputs, weight, rows, micro-batches with rows */
+  TR_BUFFERS_MAX = 66,                 /* gradients alive at once: one a level of the tree, and the newest */
+  TR_SCALARS_MAX = TR_OUTPUTS_MAX + 4, /* of a micro-batch: outputs, weight, rows, micro-batches with rows */
   TR_BUCKETS_MAX = 4096,
   TR_EVAL_SETS_MAX = 16
 };
@@ -42,7 +42,12 @@ typedef struct tr_ballot {
   uint32_t save;   /* tr_save_state */
 } tr_ballot;
 
-typedef enum tr_save_state { TR_SAVE_NONE = 0, TR_SAVE_RUNNING = 1, TR_SAVE_DURABLE = 2, TR_SAVE_FAILED = 3 } tr_save_state;
+typedef enum tr_save_state {
+  TR_SAVE_NONE = 0,
+  TR_SAVE_RUNNING = 1,
+  TR_SAVE_DURABLE = 2,
+  TR_SAVE_FAILED = 3
+} tr_save_state;
 
 typedef struct tr_trainer {
   tr_session *session;

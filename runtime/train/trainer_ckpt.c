@@ -17,8 +17,8 @@ typedef struct piece_list {
 } piece_list;
 
 /* The elements of each parameter that lie in [begin, end) of a flat array, as pieces. prefix "" for the values. */
-static tr_status add_pieces(tr_trainer *trainer, const char *prefix, float *flat, bool trained_only, uint64_t begin, uint64_t end,
-                            piece_list *list, tr_error *error) {
+static tr_status add_pieces(tr_trainer *trainer, const char *prefix, float *flat, bool trained_only, uint64_t begin,
+                            uint64_t end, piece_list *list, tr_error *error) {
   const int32_t size = tr_params_size(trainer->params);
   for (int32_t i = 0; i < size; i++) {
     const tr_param_info info = tr_params_info(trainer->params, i);
@@ -26,7 +26,8 @@ static tr_status add_pieces(tr_trainer *trainer, const char *prefix, float *flat
     const uint64_t from = info.offset > begin ? info.offset : begin;
     const uint64_t to = info.offset + info.count < end ? info.offset + info.count : end;
     if (from >= to) continue;
-    TR_TRY(tr_reserve(trainer->allocator, (void **)&list->items, &list->capacity, list->count + 1, sizeof *list->items, error));
+    TR_TRY(tr_reserve(trainer->allocator, (void **)&list->items, &list->capacity, list->count + 1, sizeof *list->items,
+                      error));
     tr_piece *piece = &list->items[list->count];
     memset(piece, 0, sizeof *piece);
     piece->name = tr_arena_printf(list->names, "%s%s", prefix, info.name);
@@ -47,15 +48,16 @@ static tr_status collect(tr_trainer *trainer, uint64_t part, uint64_t parts, pie
   memset(list, 0, sizeof *list);
   TR_TRY(tr_arena_create(trainer->allocator, 8192, &list->names, error));
   const uint64_t blocks = tr_params_count(trainer->params) / TR_PARAM_BLOCK;
-  TR_TRY(add_pieces(trainer, "", tr_params_values(trainer->params), false, tr_split_begin(blocks, parts, part) * TR_PARAM_BLOCK,
+  TR_TRY(add_pieces(trainer, "", tr_params_values(trainer->params), false,
+                    tr_split_begin(blocks, parts, part) * TR_PARAM_BLOCK,
                     tr_split_end(blocks, parts, part) * TR_PARAM_BLOCK, list, error));
   const uint64_t trained = tr_params_trained_count(trainer->params) / TR_PARAM_BLOCK;
   for (size_t i = 0; trainer->optimizer != NULL && i < tr_optimizer_states(trainer->optimizer); i++) {
     char prefix[64];
     snprintf(prefix, sizeof prefix, "optimizer.%s/", tr_optimizer_state_name(trainer->optimizer, i));
     TR_TRY(add_pieces(trainer, prefix, tr_optimizer_state(trainer->optimizer, i), true,
-                      tr_split_begin(trained, parts, part) * TR_PARAM_BLOCK, tr_split_end(trained, parts, part) * TR_PARAM_BLOCK,
-                      list, error));
+                      tr_split_begin(trained, parts, part) * TR_PARAM_BLOCK,
+                      tr_split_end(trained, parts, part) * TR_PARAM_BLOCK, list, error));
   }
   return TR_OK;
 }
@@ -86,7 +88,9 @@ static tr_status resolve_root(tr_trainer *trainer, tr_error *error) {
                            trainer->ckpt_prefix, error);
 }
 
-static const char *best_rule(const tr_trainer *trainer) { return tr_config_text(trainer->session->config, "checkpoint.keep.best"); }
+static const char *best_rule(const tr_trainer *trainer) {
+  return tr_config_text(trainer->session->config, "checkpoint.keep.best");
+}
 
 static void describe_state(tr_trainer *trainer) {
   const char *best = best_rule(trainer);
@@ -94,9 +98,9 @@ static void describe_state(tr_trainer *trainer) {
   if (isfinite(trainer->best_metric)) snprintf(metric, sizeof metric, "%.17g", trainer->best_metric);
   if (isfinite(trainer->last_loss)) snprintf(loss, sizeof loss, "%.17g", trainer->last_loss);
   snprintf(trainer->save_state_json, sizeof trainer->save_state_json,
-           "{\"best\": %s%s%s, \"best_metric\": %s, \"loss\": %s, \"bad_evaluations\": %llu, \"version\": \"%s\"}", best != NULL ? "\"" : "",
-           best != NULL ? best : "null", best != NULL ? "\"" : "", metric, loss, (unsigned long long)trainer->bad_evaluations,
-           TRAINRUN_VERSION);
+           "{\"best\": %s%s%s, \"best_metric\": %s, \"loss\": %s, \"bad_evaluations\": %llu, \"version\": \"%s\"}",
+           best != NULL ? "\"" : "", best != NULL ? best : "null", best != NULL ? "\"" : "", metric, loss,
+           (unsigned long long)trainer->bad_evaluations, TRAINRUN_VERSION);
 }
 
 /* One rank's failure becomes everyone's, with the failing rank's message. */
@@ -186,11 +190,14 @@ static tr_status commit_on_zero(tr_trainer *trainer, const char *const *records,
   const tr_retain_options retain = {
       .struct_bytes = sizeof retain,
       .last = (uint64_t)tr_config_integer(trainer->session->config, "checkpoint.keep.last"),
-      .best = best == NULL ? TR_BEST_NONE : strncmp(best, "max", 3) == 0 ? TR_BEST_MAX : TR_BEST_MIN,
+      .best = best == NULL                   ? TR_BEST_NONE
+              : strncmp(best, "max", 3) == 0 ? TR_BEST_MAX
+                                             : TR_BEST_MIN,
   };
   tr_error kept = {.status = TR_OK};
   /* What could not be removed costs room, not the checkpoint. */
-  if (tr_ckpt_retain(trainer->allocator, trainer->ckpt_store, trainer->ckpt_prefix, &retain, UINT64_MAX, &kept) != TR_OK) {
+  if (tr_ckpt_retain(trainer->allocator, trainer->ckpt_store, trainer->ckpt_prefix, &retain, UINT64_MAX, &kept) !=
+      TR_OK) {
     tr_log_error(trainer->session->log, "removing old checkpoints", &kept);
   }
   tr_session_event(trainer->session, "checkpoint", "\"step\": %llu", (unsigned long long)trainer->save_meta.step);
@@ -203,8 +210,8 @@ tr_status tr_trainer_save_finish(tr_trainer *trainer, bool wait, tr_error *error
   const uint64_t begun = trainer->session->ledger.last_ns;
   tr_error own_error = {.status = TR_OK};
   bool done = true;
-  const tr_status own =
-      wait ? tr_ckpt_save_wait(trainer->save, &own_error) : tr_ckpt_save_poll(trainer->save, &done, &own_error);
+  const tr_status own = wait ? tr_ckpt_save_wait(trainer->save, &own_error)
+                             : tr_ckpt_save_poll(trainer->save, &done, &own_error);
   const char **texts = NULL;
   char *memory = NULL;
   tr_status status = share_status(trainer, own, &own_error, error);
@@ -257,8 +264,8 @@ static void restore_counts(tr_trainer *trainer, const tr_ckpt_meta *meta) {
 static tr_status check_restored(const tr_trainer *trainer, const tr_ckpt_meta *meta, const char *url, tr_error *error) {
   const uint32_t found = tr_params_crc32c(trainer->params);
   if (found == meta->params_crc32c) return TR_OK;
-  return tr_fail(error, TR_ERR_CORRUPT, "checkpoint '%s': parameters have CRC32C %08x, the manifest says %08x", url, found,
-                 meta->params_crc32c);
+  return tr_fail(error, TR_ERR_CORRUPT, "checkpoint '%s': parameters have CRC32C %08x, the manifest says %08x", url,
+                 found, meta->params_crc32c);
 }
 
 tr_status tr_trainer_restore(tr_trainer *trainer, tr_error *error) {
@@ -301,13 +308,15 @@ tr_status tr_trainer_restore(tr_trainer *trainer, tr_error *error) {
 tr_status tr_trainer_load_init(tr_trainer *trainer, const char *url, tr_error *error) {
   tr_session_phase(trainer->session, TR_PHASE_LOADING, TR_CAUSE_RECOVERY);
   char found[TR_KEY_BYTES];
-  TR_TRY(tr_run_find_checkpoint(trainer->allocator, trainer->session->stores, trainer->session->config, url, found, error));
+  TR_TRY(tr_run_find_checkpoint(trainer->allocator, trainer->session->stores, trainer->session->config, url, found,
+                                error));
   tr_ckpt *ckpt = NULL;
   TR_TRY(open_ckpt(trainer, found, &ckpt, error));
   piece_list list = {0};
   tr_status status = tr_arena_create(trainer->allocator, 8192, &list.names, error);
   if (status == TR_OK) {
-    status = add_pieces(trainer, "", tr_params_values(trainer->params), false, 0, tr_params_count(trainer->params), &list, error);
+    status = add_pieces(trainer, "", tr_params_values(trainer->params), false, 0, tr_params_count(trainer->params),
+                        &list, error);
   }
   if (status == TR_OK) {
     const tr_ckpt_exchange exchange = tr_session_ckpt_exchange(trainer->session);

@@ -5,7 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-static tr_status forward_leaf(tr_trainer *trainer, tr_eval_set *set, tr_loader *loader, double *scalars, tr_error *error) {
+static tr_status forward_leaf(tr_trainer *trainer, tr_eval_set *set, tr_loader *loader, double *scalars,
+                              tr_error *error) {
   tr_micro_batch micro;
   const void *inputs[TR_FIELDS_MAX];
   TR_TRY(tr_loader_next(loader, &micro, NULL, error));

@@ -12,8 +12,8 @@ static void write_member(tr_writer *writer, const char *key, double value) {
 
 static bool log_due(const tr_trainer *trainer) {
   const uint64_t before = trainer->samples - (uint64_t)trainer->totals[trainer->output_count + TR_SCALAR_ROWS];
-  return tr_every_due(&trainer->log_every, trainer->step, before, trainer->samples, trainer->batches, trainer->elapsed_before_ns,
-                      trainer->elapsed_ns);
+  return tr_every_due(&trainer->log_every, trainer->step, before, trainer->samples, trainer->batches,
+                      trainer->elapsed_before_ns, trainer->elapsed_ns);
 }
 
 void tr_trainer_report_step(tr_trainer *trainer, double lr) {
@@ -25,8 +25,8 @@ void tr_trainer_report_step(tr_trainer *trainer, double lr) {
   trainer->logged_samples = trainer->samples;
   tr_writer record;
   tr_writer_init(&record, trainer->allocator);
-  tr_write_text(&record, "{\"step\": %llu, \"epoch\": %.4f, \"samples\": %llu", (unsigned long long)trainer->step, epoch,
-                (unsigned long long)trainer->samples);
+  tr_write_text(&record, "{\"step\": %llu, \"epoch\": %.4f, \"samples\": %llu", (unsigned long long)trainer->step,
+                epoch, (unsigned long long)trainer->samples);
   write_member(&record, "loss", trainer->last_loss);
   for (int32_t i = 1; i < trainer->output_count; i++) {
     write_member(&record, tr_graph_output_name(trainer->graph, i),
@@ -35,7 +35,8 @@ void tr_trainer_report_step(tr_trainer *trainer, double lr) {
   write_member(&record, "lr", lr);
   write_member(&record, "grad_norm", trainer->grad_norm / trainer->totals[trainer->output_count + TR_SCALAR_WEIGHT]);
   tr_write_text(&record, ", \"samples_per_s\": %.1f", rate);
-  if (trainer->total_steps > 0) tr_write_text(&record, ", \"total_steps\": %llu", (unsigned long long)trainer->total_steps);
+  if (trainer->total_steps > 0)
+    tr_write_text(&record, ", \"total_steps\": %llu", (unsigned long long)trainer->total_steps);
   tr_write_text(&record, "}");
   if (!record.failed) tr_session_send(trainer->session, "metrics", (const char *)record.data, record.bytes);
   tr_writer_fini(&record);
@@ -44,7 +45,8 @@ void tr_trainer_report_step(tr_trainer *trainer, double lr) {
           (unsigned long long)trainer->step, epoch, trainer->last_loss, rate);
 }
 
-static void write_values(const tr_trainer *trainer, const tr_eval_set *set, bool prefixed, bool *first, tr_writer *writer) {
+static void write_values(const tr_trainer *trainer, const tr_eval_set *set, bool prefixed, bool *first,
+                         tr_writer *writer) {
   for (int32_t i = 0; i < trainer->output_count; i++) {
     char key[200];
     snprintf(key, sizeof key, "%s%s%s", prefixed ? set->label : "", prefixed && set->label[0] != '\0' ? "." : "",
@@ -74,8 +76,8 @@ void tr_trainer_report_evaluation(tr_trainer *trainer, const tr_eval_set *set) {
     const size_t used = strlen(text);
     snprintf(text + used, sizeof text - used, "  %s %.4f", tr_graph_output_name(set->graph, i), set->values[i]);
   }
-  tr_logf(trainer->session->log, TR_LOG_INFO, "evaluated %s at step %llu:%s", set->label[0] != '\0' ? set->label : "valid",
-          (unsigned long long)trainer->step, text);
+  tr_logf(trainer->session->log, TR_LOG_INFO, "evaluated %s at step %llu:%s",
+          set->label[0] != '\0' ? set->label : "valid", (unsigned long long)trainer->step, text);
 }
 
 /* ---- The end ---- */
@@ -120,8 +122,8 @@ static void write_result(tr_trainer *trainer, const tr_train_result *result, con
   double time_s = 0;
   for (int i = 0; i < TR_CAUSE_COUNT; i++) time_s += ledger[i];
   tr_write_text(record, "{\"steps\": %llu, \"samples\": %llu, \"epochs\": %llu, \"micro_batch\": %llu",
-                (unsigned long long)result->steps, (unsigned long long)result->samples, (unsigned long long)result->epochs,
-                (unsigned long long)trainer->micro_batch);
+                (unsigned long long)result->steps, (unsigned long long)result->samples,
+                (unsigned long long)result->epochs, (unsigned long long)trainer->micro_batch);
   tr_write_text(record, ", \"samples_per_s\": %.1f",
                 seconds > 0 ? (double)(trainer->samples - trainer->first_sample) / seconds : 0.0);
   write_member(record, "loss", result->loss);
@@ -170,8 +172,8 @@ tr_status tr_trainer_report_end(tr_trainer *trainer, tr_train_result *result, tr
     if (!record.failed) tr_session_send(session, "result", (const char *)record.data, record.bytes);
     tr_writer_fini(&record);
     if (session->world.origin != TR_ORIGIN_LAUNCHER) {
-      tr_logf(session->log, TR_LOG_INFO, "params_crc32c %08x  order_crc32c %08x  %s", made.params_crc32c, made.order_crc32c,
-              verdict.sentence);
+      tr_logf(session->log, TR_LOG_INFO, "params_crc32c %08x  order_crc32c %08x  %s", made.params_crc32c,
+              made.order_crc32c, verdict.sentence);
     }
   }
   if (result != NULL) *result = made;

@@ -31,18 +31,20 @@ tr_status tr_trainer_bind(const tr_graph *graph, const tr_field *fields, size_t 
     for (size_t f = 0; f < field_count; f++) {
       if (strcmp(fields[f].name, name) == 0) input_field[i] = (int32_t)f;
     }
-    if (input_field[i] < 0) return tr_fail(error, TR_ERR_MISMATCH, "the model's input '%s' is no field of the data", name);
+    if (input_field[i] < 0)
+      return tr_fail(error, TR_ERR_MISMATCH, "the model's input '%s' is no field of the data", name);
     const tr_field *field = &fields[input_field[i]];
     if (field->dtype != info.dtype || field->bytes != bytes) {
-      return tr_fail(error, TR_ERR_MISMATCH, "input '%s': the model takes %zu bytes of %s a sample, the data has %zu of %s", name,
-                     bytes, tr_dtype_name(info.dtype), field->bytes, tr_dtype_name(field->dtype));
+      return tr_fail(error, TR_ERR_MISMATCH,
+                     "input '%s': the model takes %zu bytes of %s a sample, the data has %zu of %s", name, bytes,
+                     tr_dtype_name(info.dtype), field->bytes, tr_dtype_name(field->dtype));
     }
   }
   return TR_OK;
 }
 
-static tr_status build_graph(tr_trainer *trainer, bool training, const tr_field *fields, size_t field_count, tr_graph **out,
-                             tr_error *error) {
+static tr_status build_graph(tr_trainer *trainer, bool training, const tr_field *fields, size_t field_count,
+                             tr_graph **out, tr_error *error) {
   const tr_graph_options options = {
       .struct_bytes = sizeof options,
       .allocator = trainer->allocator,
@@ -89,7 +91,8 @@ static tr_status open_eval_set(tr_trainer *trainer, const char *set, const char 
 static tr_status open_eval_sets(tr_trainer *trainer, tr_error *error) {
   const tr_value *valid = tr_config_find(trainer->session->config, "data.valid");
   if (valid == NULL) return TR_OK;
-  if (valid->type != TR_VALUE_TABLE || tr_value_get(valid, "url") != NULL) return open_eval_set(trainer, "valid", "", error);
+  if (valid->type != TR_VALUE_TABLE || tr_value_get(valid, "url") != NULL)
+    return open_eval_set(trainer, "valid", "", error);
   for (size_t i = 0; i < valid->count; i++) {
     char set[128];
     snprintf(set, sizeof set, "valid.%s", valid->items[i].key);
@@ -112,7 +115,8 @@ static tr_status open_data(tr_trainer *trainer, tr_error *error) {
     }
   }
   TR_TRY(open_eval_sets(trainer, error));
-  if (session->facts.eval && trainer->eval_count == 0) return tr_fail(error, TR_ERR_CONFIG, "eval: the job has no data.valid");
+  if (session->facts.eval && trainer->eval_count == 0)
+    return tr_fail(error, TR_ERR_CONFIG, "eval: the job has no data.valid");
   tr_session_phase(session, TR_PHASE_STARTING, TR_CAUSE_STARTUP);
   return TR_OK;
 }
@@ -208,7 +212,8 @@ static tr_status plan(tr_trainer *trainer, tr_error *error) {
   trainer->checkpoint_every = tr_config_every(config, "checkpoint.every");
   trainer->grad_clip = tr_config_is_set(config, "train.grad-clip") ? tr_config_real(config, "train.grad-clip") : 0;
   TR_TRY(tr_lr_schedule_of(config, trainer->total_steps, &trainer->schedule, error));
-  TR_TRY(tr_optimizer_create(trainer->allocator, config, trainer->params, trainer->session->pool, &trainer->optimizer, error));
+  TR_TRY(tr_optimizer_create(trainer->allocator, config, trainer->params, trainer->session->pool, &trainer->optimizer,
+                             error));
   TR_TRY(plan_buckets(trainer, error));
   TR_TRY(allocate_buffers(trainer, error));
   return allocate_vote(trainer, error);
@@ -227,15 +232,19 @@ static tr_status refuse_planned(const tr_config *config, tr_error *error) {
 static void say_plan(const tr_trainer *trainer) {
   const uint64_t leaves = (trainer->batch_size + trainer->micro_batch - 1) / trainer->micro_batch;
   if (trainer->rank != 0 || trainer->dataset == NULL) return;
-  tr_logf(trainer->session->log, TR_LOG_INFO, "batch %llu = %llu micro-batches of %llu over %d workers; %llu samples, %llu steps an epoch",
+  tr_logf(trainer->session->log, TR_LOG_INFO,
+          "batch %llu = %llu micro-batches of %llu over %d workers; %llu samples, %llu steps an epoch",
           (unsigned long long)trainer->batch_size, (unsigned long long)leaves, (unsigned long long)trainer->micro_batch,
-          (int)trainer->size, (unsigned long long)tr_dataset_size(trainer->dataset), (unsigned long long)trainer->batches);
+          (int)trainer->size, (unsigned long long)tr_dataset_size(trainer->dataset),
+          (unsigned long long)trainer->batches);
   if ((uint64_t)trainer->size > leaves) {
-    tr_logf(trainer->session->log, TR_LOG_WARNING,
-            "%d workers and %llu micro-batches: %llu workers have nothing to compute; set train.micro-batch = %llu or less",
-            (int)trainer->size, (unsigned long long)leaves, (unsigned long long)((uint64_t)trainer->size - leaves),
-            (unsigned long long)(trainer->batch_size / (uint64_t)trainer->size > 0 ? trainer->batch_size / (uint64_t)trainer->size
-                                                                                   : 1));
+    tr_logf(
+        trainer->session->log, TR_LOG_WARNING,
+        "%d workers and %llu micro-batches: %llu workers have nothing to compute; set train.micro-batch = %llu or less",
+        (int)trainer->size, (unsigned long long)leaves, (unsigned long long)((uint64_t)trainer->size - leaves),
+        (unsigned long long)(trainer->batch_size / (uint64_t)trainer->size > 0
+                                 ? trainer->batch_size / (uint64_t)trainer->size
+                                 : 1));
   }
 }
 

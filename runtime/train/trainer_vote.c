@@ -12,7 +12,9 @@ static tr_ballot *ballot_of(const tr_trainer *trainer, int32_t rank) {
   return (tr_ballot *)(void *)(trainer->ballots + (size_t)rank * trainer->ballot_bytes);
 }
 
-static double *partials_of(const tr_trainer *trainer, int32_t rank) { return (double *)(void *)(ballot_of(trainer, rank) + 1); }
+static double *partials_of(const tr_trainer *trainer, int32_t rank) {
+  return (double *)(void *)(ballot_of(trainer, rank) + 1);
+}
 
 static uint32_t asked_to_stop(const tr_trainer *trainer) {
   const tr_session *session = trainer->session;
@@ -66,8 +68,8 @@ tr_status tr_trainer_vote(tr_trainer *trainer, tr_decision *decision, tr_error *
   tr_comm_wait_info info = {.last_rank = -1};
   tr_ledger *ledger = &trainer->session->ledger;
   tr_ledger_enter(ledger, TR_CAUSE_COLLECTIVE);
-  TR_TRY(tr_comm_all_gather(trainer->comm, ballot_of(trainer, trainer->rank), trainer->ballot_bytes, trainer->ballots, &info,
-                            error));
+  TR_TRY(tr_comm_all_gather(trainer->comm, ballot_of(trainer, trainer->rank), trainer->ballot_bytes, trainer->ballots,
+                            &info, error));
   tr_ledger_enter(ledger, TR_CAUSE_OPTIMIZER);
   tr_ledger_move(ledger, TR_CAUSE_COLLECTIVE, TR_CAUSE_COLLECTIVE_WAIT, info.blocked_for_peers_ns);
 

@@ -112,7 +112,8 @@ static void write_rate(double needed, double got, char *text, size_t bytes) {
   snprintf(text, bytes, "needs %s/s, got %s/s; ", a, b);
 }
 
-static void write_sentence(const char *source, double needed_bps, double got_bps, double slowdown, tr_verdict *verdict) {
+static void write_sentence(const char *source, double needed_bps, double got_bps, double slowdown,
+                           tr_verdict *verdict) {
   char *text = verdict->sentence, who[32] = "", rate[96];
   const size_t bytes = sizeof verdict->sentence;
   const char *key = tr_cause_name(verdict->cause);
@@ -130,14 +131,15 @@ static void write_sentence(const char *source, double needed_bps, double got_bps
     case TR_CAUSE_COMPUTE:
     case TR_CAUSE_OPTIMIZER:
     case TR_CAUSE_OTHER:
-      snprintf(text, bytes, "Straggler (%s): the others wait for rank %d in %d %% of each step; its %s takes %.1fx theirs",
-               key, (int)verdict->rank, percent, key, slowdown);
+      snprintf(text, bytes,
+               "Straggler (%s): the others wait for rank %d in %d %% of each step; its %s takes %.1fx theirs", key,
+               (int)verdict->rank, percent, key, slowdown);
       return;
     default: break;
   }
   const char *advice = remedy(verdict->cause);
-  snprintf(text, bytes, "%s (%s): %s%d %% of each step waits for %s%s%s", subject(verdict->cause), key, who, percent, key,
-           advice != NULL ? "; " : "", advice != NULL ? advice : "");
+  snprintf(text, bytes, "%s (%s): %s%d %% of each step waits for %s%s%s", subject(verdict->cause), key, who, percent,
+           key, advice != NULL ? "; " : "", advice != NULL ? advice : "");
 }
 
 /* How much longer rank r spends in a cause than the mean of the others. */
@@ -150,7 +152,8 @@ static double slowdown_of(const tr_blame *blame, int32_t r, tr_cause cause) {
   return others > 0 ? blame->own[r * TR_CAUSE_COUNT + cause] / others : 1;
 }
 
-void tr_blame_verdict(const tr_blame *blame, const char *source, double needed_bps, double got_bps, tr_verdict *verdict) {
+void tr_blame_verdict(const tr_blame *blame, const char *source, double needed_bps, double got_bps,
+                      tr_verdict *verdict) {
   memset(verdict, 0, sizeof *verdict);
   verdict->cause = TR_CAUSE_COUNT;
   verdict->rank = -1;

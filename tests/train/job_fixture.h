@@ -14,8 +14,8 @@
 
 typedef struct small_job {
   const tr_allocator *allocator;
-  ts_faults faults; /* of the checkpoint store */
-  tr_store *kept;   /* where checkpoints go, under the faults; NULL: a new memory store, gone at the end */
+  ts_faults faults;  /* of the checkpoint store */
+  tr_store *kept;    /* where checkpoints go, under the faults; NULL: a new memory store, gone at the end */
   const char *extra; /* lines added to the job file */
   tr_sample_map map;
   void *map_self;
@@ -34,7 +34,8 @@ static tr_status small_build(void *self, const tr_model *model, tr_error *error)
   return TR_OK;
 }
 
-static tr_status small_open_store(void *self, const char *url, tr_store **store, char key[TR_KEY_BYTES], tr_error *error) {
+static tr_status small_open_store(void *self, const char *url, tr_store **store, char key[TR_KEY_BYTES],
+                                  tr_error *error) {
   small_job *job = self;
   if (*store == NULL) {
     tr_store *inner = job->kept;
@@ -62,7 +63,8 @@ static inline void small_prepare(const char *extra) {
   FILE *job = fopen("job.toml", "w");
   fprintf(job,
           "name = \"small\"\nprogram = \"small\"\nseed = 3\n"
-          "[data]\ntrain = \"table.csv\"\nvalid = \"table.csv\"\nformat = \"csv\"\nfields = { x = \"a,b\", y = \"y:f32\" }\n"
+          "[data]\ntrain = \"table.csv\"\nvalid = \"table.csv\"\nformat = \"csv\"\nfields = { x = \"a,b\", y = "
+          "\"y:f32\" }\n"
           "batch-size = 8\n[train]\nepochs = 2\n[checkpoint]\nurl = \"fault://ckpt\"\nevery = \"3 steps\"\n"
           "[metrics]\nlog-every = \"1 step\"\n%s",
           extra != NULL ? extra : "");
@@ -73,7 +75,8 @@ static inline tr_status small_run(small_job *job) {
   char name[] = "small", path[] = "job.toml";
   char *argv[] = {name, path, NULL};
   const int sink = open("/dev/null", O_WRONLY | O_CLOEXEC);
-  const tr_session_options options = {.struct_bytes = sizeof options, .allocator = job->allocator, .log_descriptor = sink};
+  const tr_session_options options = {
+      .struct_bytes = sizeof options, .allocator = job->allocator, .log_descriptor = sink};
   const tr_trainer_options trainer = {
       .struct_bytes = sizeof trainer, .build = small_build, .map = job->map, .map_self = job->map_self};
   tr_session *session = NULL;

@@ -95,8 +95,8 @@ Test(verdict, nothing_was_seen_is_nothing_starves) {
 }
 
 Test(verdict, names_each_cause_that_stalls_all_ranks_with_its_key) {
-  static const tr_cause causes[] = {TR_CAUSE_FIRST_BYTE, TR_CAUSE_BANDWIDTH,  TR_CAUSE_THROTTLED,  TR_CAUSE_RETRY,
-                                    TR_CAUSE_DECODE,     TR_CAUSE_H2D,        TR_CAUSE_COLLECTIVE, TR_CAUSE_CHECKPOINT};
+  static const tr_cause causes[] = {TR_CAUSE_FIRST_BYTE, TR_CAUSE_BANDWIDTH, TR_CAUSE_THROTTLED,  TR_CAUSE_RETRY,
+                                    TR_CAUSE_DECODE,     TR_CAUSE_H2D,       TR_CAUSE_COLLECTIVE, TR_CAUSE_CHECKPOINT};
   for (size_t i = 0; i < sizeof causes / sizeof *causes; i++) {
     tr_window windows[3];
     for (int32_t r = 0; r < 3; r++) windows[r] = window(30, causes[i], 90);

@@ -66,7 +66,8 @@ Test(every, comes_once_a_period_whatever_its_unit) {
 }
 
 Test(lr, follows_warm_up_and_cosine) {
-  tr_config *config = job("program = 'p'\n[optimizer]\nlr = 0.5\nschedule = 'cosine'\nwarmup = '10 steps'\nmin-lr = 0.1\n");
+  tr_config *config = job(
+      "program = 'p'\n[optimizer]\nlr = 0.5\nschedule = 'cosine'\nwarmup = '10 steps'\nmin-lr = 0.1\n");
   tr_lr_schedule schedule;
   cr_assert_eq(tr_lr_schedule_of(config, 110, &schedule, NULL), TR_OK);
   cr_expect_float_eq(tr_lr_at(&schedule, 0), 0.05, 1e-12);

@@ -14,8 +14,8 @@ static void sleep_ms(double ms) {
   nanosleep(&span, NULL);
 }
 
-static tr_status same_shape(const tr_tensor_info *inputs, int32_t input_count, const void *attributes, tr_tensor_info *output,
-                            tr_error *error) {
+static tr_status same_shape(const tr_tensor_info *inputs, int32_t input_count, const void *attributes,
+                            tr_tensor_info *output, tr_error *error) {
   (void)input_count;
   (void)attributes;
   (void)error;
