@@ -1,4 +1,5 @@
-/* Agreement of ranks: see agree.h. What can fail on one rank alone is voted on before anything collective depends on it. */
+/* Agreement of ranks: see agree.h. What can fail on one rank alone is voted on before anything collective depends on
+ * it. */
 #include "agree.h"
 
 #include <stdio.h>

@@ -9,7 +9,7 @@
 
 enum { URLS_MAX = 1000000, PROBE_BYTES = 512 };
 
-/* ---- Small services for the formats -------------------------------------------------------------------------------- */
+/* ---- Small services for the formats ------------------------------------------------------------------------------ */
 
 const char *dl_url_name(const char *url) {
   const char *slash = strrchr(url, '/');
@@ -107,7 +107,7 @@ tr_status dl_dataset_set_shards(tr_dataset *dataset, tr_error *error) {
   return add_blocks(dataset, error);
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------- */
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 static tr_status add_url(tr_dataset *dataset, size_t *capacity, const char *url, tr_error *error) {
   const char *const *expanded;
@@ -240,7 +240,7 @@ void tr_dataset_close(tr_dataset *dataset) {
   tr_free(dataset->allocator, dataset);
 }
 
-/* ---- Asking -------------------------------------------------------------------------------------------------------- */
+/* ---- Asking ------------------------------------------------------------------------------------------------------ */
 
 uint64_t tr_dataset_size(const tr_dataset *dataset) {
   return dataset->shard_first != NULL ? dataset->shard_first[dataset->shard_count] : 0;

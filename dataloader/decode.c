@@ -51,7 +51,7 @@ tr_status dl_same_shape(const tr_field *expected, const tr_field *found, tr_erro
   return tr_fail(error, TR_ERR_CORRUPT, "it is %s, the first sample of the data set is %s", is, should);
 }
 
-/* ---- cls ----------------------------------------------------------------------------------------------------------- */
+/* ---- cls --------------------------------------------------------------------------------------------------------- */
 
 static bool is_blank(uint8_t c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 
@@ -73,7 +73,7 @@ static tr_status parse_class(dl_value value, int32_t *out, tr_error *error) {
   return TR_OK;
 }
 
-/* ---- JSON ---------------------------------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 /* Follows "a.b.0" through objects and arrays. */
 static const json_t *follow(const json_t *value, const char *path) {
@@ -141,7 +141,7 @@ static tr_status decode_json(dl_value value, const char *path, const tr_field *e
   return status;
 }
 
-/* ---- All of them --------------------------------------------------------------------------------------------------- */
+/* ---- All of them ------------------------------------------------------------------------------------------------- */
 
 /* `to` NULL: only what the value is. */
 static tr_status decode(dl_kind kind, const char *path, const tr_field *expected, tr_field *found, dl_value value,

@@ -1,5 +1,5 @@
-/* JPEG by libjpeg, straight into the batch. The slow integer DCT and plain upsampling, which give the same bytes with and
- * without SIMD. Data that stops or makes no sense is an error, not a grey rest; padding between markers, which real
+/* JPEG by libjpeg, straight into the batch. The slow integer DCT and plain upsampling, which give the same bytes with
+ * and without SIMD. Data that stops or makes no sense is an error, not a grey rest; padding between markers, which real
  * collections have, is not. */
 #include <stdio.h>
 

@@ -5,7 +5,7 @@
 
 #include "agree.h"
 
-/* ---- Finding ------------------------------------------------------------------------------------------------------- */
+/* ---- Finding ----------------------------------------------------------------------------------------------------- */
 
 static tr_status resolve(tr_dataset *dataset, const char *url, dl_file *file, tr_error *error) {
   char key[TR_KEY_BYTES];
@@ -83,7 +83,7 @@ tr_status dl_files_find(tr_dataset *dataset, const dl_candidate *candidates, siz
   return status;
 }
 
-/* ---- Reading ------------------------------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
 static void charge(tr_wait_account *account, const tr_store_request *request, uint64_t begin_ns, uint64_t end_ns) {
   if (account == NULL) return;
@@ -140,7 +140,7 @@ tr_status dl_file_read(const dl_file *file, const tr_clock *clock, uint64_t offs
   return TR_OK;
 }
 
-/* ---- Scanning ------------------------------------------------------------------------------------------------------ */
+/* ---- Scanning ---------------------------------------------------------------------------------------------------- */
 
 enum { CHUNK_LEAST = 4096 };
 

@@ -35,8 +35,8 @@ enum { DL_WINDOW_BYTES = 1 << 20 };
 tr_status dl_window_init(dl_window *window, const dl_file *file, const tr_allocator *allocator, const tr_clock *clock,
                          tr_error *error);
 void dl_window_fini(dl_window *window);
-/* Shows [offset, offset + *bytes): at least `least` bytes (<= DL_WINDOW_BYTES), which must be in the file; *bytes is all
- * that is at hand. Valid until the next call. */
+/* Shows [offset, offset + *bytes): at least `least` bytes (<= DL_WINDOW_BYTES), which must be in the file; *bytes is
+ * all that is at hand. Valid until the next call. */
 tr_status dl_window_show(dl_window *window, uint64_t offset, size_t least, const uint8_t **data, size_t *bytes,
                          tr_error *error);
 

@@ -25,7 +25,7 @@ typedef struct csv {
   uint8_t **kept; /* [shard] the file, where small tables are kept */
 } csv;
 
-/* ---- Reading ------------------------------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
 static tr_status blame(const tr_dataset *dataset, size_t shard, uint32_t line, size_t column, const char *what,
                        tr_error *error) {
@@ -103,7 +103,7 @@ static void csv_name(const tr_dataset *dataset, size_t shard, uint64_t index, ch
   snprintf(text, text_bytes, "%s: line %u", dl_url_name(dataset->files[shard].url), record.line);
 }
 
-/* ---- Columns and fields -------------------------------------------------------------------------------------------- */
+/* ---- Columns and fields ------------------------------------------------------------------------------------------ */
 
 /* A name as it is between quotes, its doubled quotes undone. */
 static const char *column_name(tr_dataset *dataset, const char *header, const dl_csv_cell *cell) {
@@ -252,7 +252,7 @@ static tr_status take_fields(tr_dataset *dataset, tr_error *error) {
   return status;
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------- */
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 static tr_status list_files(tr_dataset *dataset, dl_candidate **out, tr_error *error) {
   csv *self = tr_arena_alloc(dataset->arena, sizeof *self);

@@ -1,7 +1,7 @@
 /* IDX, the format of the MNIST family: one big-endian array a file, usually gzipped, first dimension = samples.
  *
- * A URL is a prefix and a field is a suffix to it, so a shard is as many files as there are fields. Arrays are read (and
- * inflated) whole when the data set is opened and stay in host memory: then a sample costs a memcpy a field. */
+ * A URL is a prefix and a field is a suffix to it, so a shard is as many files as there are fields. Arrays are read
+ * (and inflated) whole when the data set is opened and stay in host memory: then a sample costs a memcpy a field. */
 #include <endian.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,7 +27,7 @@ typedef struct idx {
   idx_array *arrays; /* files_per_shard of each shard */
 } idx;
 
-/* ---- One file ------------------------------------------------------------------------------------------------------ */
+/* ---- One file ---------------------------------------------------------------------------------------------------- */
 
 static bool dtype_of(uint8_t code, tr_dtype *dtype) {
   switch (code) {
@@ -117,7 +117,7 @@ static tr_status load_file(const tr_dataset *dataset, const dl_file *file, idx_a
   return status;
 }
 
-/* ---- The data set -------------------------------------------------------------------------------------------------- */
+/* ---- The data set ------------------------------------------------------------------------------------------------ */
 
 static const char *const image_suffix = "-images-idx3-ubyte";
 static const char *const label_suffix = "-labels-idx1-ubyte";

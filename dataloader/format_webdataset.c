@@ -1,5 +1,5 @@
-/* WebDataset: tar files whose members with one key are a sample. Members are read in place, by the index; only those that
- * a field asks for, with one request where they lie together. */
+/* WebDataset: tar files whose members with one key are a sample. Members are read in place, by the index; only those
+ * that a field asks for, with one request where they lie together. */
 #include <stdio.h>
 #include <string.h>
 
@@ -29,7 +29,7 @@ typedef struct wds {
   const uint8_t **sample_at; /* [samples] into the index: u16 length, key */
 } wds;
 
-/* ---- Reading ------------------------------------------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
 /* The key for messages: what cannot be shown becomes '?'. */
 static void show_key(const wds *self, uint64_t id, char text[KEY_SHOWN]) {
@@ -113,7 +113,7 @@ static void wds_name(const tr_dataset *dataset, size_t shard, uint64_t index, ch
   snprintf(text, text_bytes, "%s: %s", dl_url_name(dataset->files[shard].url), key);
 }
 
-/* ---- Fields -------------------------------------------------------------------------------------------------------- */
+/* ---- Fields ------------------------------------------------------------------------------------------------------ */
 
 /* Which suffixes the first sample of the data set has, and its number. */
 static bool first_sample(const tr_dataset *dataset, dl_wds_walk *walk) {
@@ -194,7 +194,7 @@ static tr_status resolve_field(tr_dataset *dataset, size_t i, tr_error *error) {
   return add_suffix(dataset, source, path != NULL ? length : strlen(source), &self->made[i].suffix, error);
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------- */
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 static void place_member(const wds *self, const dl_wds_walk *walk, const dl_wds_member *member, place *places) {
   const size_t length = walk->suffixes[member->suffix].length;

@@ -1,5 +1,5 @@
-/* A file read from front to back, inflated on the way where it is gzip: every byte that comes out has passed the CRC and
- * length of its member once dl_stream_end has said OK. */
+/* A file read from front to back, inflated on the way where it is gzip: every byte that comes out has passed the CRC
+ * and length of its member once dl_stream_end has said OK. */
 #ifndef TRAINRUN_DATALOADER_GUNZIP_H
 #define TRAINRUN_DATALOADER_GUNZIP_H
 

@@ -31,7 +31,7 @@ static const char *index_url(const tr_dataset *dataset, const tr_writer *key) {
   return tr_url_join(arena, dataset->index_folder, name);
 }
 
-/* ---- Parts --------------------------------------------------------------------------------------------------------- */
+/* ---- Parts ------------------------------------------------------------------------------------------------------- */
 
 /* Cuts `memory` from `at` on into the shards' parts, each checked by its format. */
 static tr_status take_parts(const tr_dataset *dataset, const dl_index_format *format, dl_index *index,
@@ -62,7 +62,7 @@ static tr_status build_mine(const tr_dataset *dataset, const dl_index_format *fo
   return TR_OK;
 }
 
-/* ---- The kept file ------------------------------------------------------------------------------------------------- */
+/* ---- The kept file ----------------------------------------------------------------------------------------------- */
 
 static bool head_is_right(const uint8_t *data, size_t bytes, const tr_writer *key) {
   tr_reader reader = tr_reader_of(data, bytes);
@@ -124,7 +124,7 @@ static tr_status write_kept(const tr_dataset *dataset, const tr_writer *key, con
   return status;
 }
 
-/* ---- All together -------------------------------------------------------------------------------------------------- */
+/* ---- All together ------------------------------------------------------------------------------------------------ */
 
 static tr_status build_together(tr_dataset *dataset, const dl_index_format *format, const tr_writer *key,
                                 dl_index *index, tr_error *error) {

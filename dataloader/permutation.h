@@ -1,7 +1,8 @@
 /* A keyed permutation of [0, n) that needs no table: a generalised Feistel network on an a x b grid of at least n cells
  * (Black and Rogaway, "Ciphers with arbitrary finite domains"), walked again where it leaves [0, n).
  *
- * Pure: the same (seed, epoch, what, number, n) is the same permutation on every machine, for ever. Runs depend on it. */
+ * Pure: the same (seed, epoch, what, number, n) is the same permutation on every machine, for ever. Runs depend on
+ * it. */
 #ifndef TRAINRUN_DATALOADER_PERMUTATION_H
 #define TRAINRUN_DATALOADER_PERMUTATION_H
 

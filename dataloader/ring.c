@@ -14,7 +14,7 @@ uint64_t dl_ring_slot_bytes(const tr_dataset *dataset, uint64_t micro_batch) {
   return total;
 }
 
-/* ---- Filling a slot (a prefetch thread, without the lock) ---------------------------------------------------------- */
+/* ---- Filling a slot (a prefetch thread, without the lock) -------------------------------------------------------- */
 
 static tr_status read_row(dl_ring *ring, const dl_slot *slot, uint32_t row, dl_scratch *scratch, bool *of_sample,
                           tr_error *error) {
@@ -83,7 +83,7 @@ static void fill(dl_ring *ring, dl_slot *slot, dl_scratch *scratch) {
   tr_trace_span(ring->trace, TR_LANE_DATA, "micro-batch", begin_ns, end_ns);
 }
 
-/* ---- Claiming (with the lock) -------------------------------------------------------------------------------------- */
+/* ---- Claiming (with the lock) ------------------------------------------------------------------------------------ */
 
 static bool can_claim(const dl_ring *ring) {
   if (dl_plan_ended(&ring->plan, ring->claim_at)) return false;
@@ -147,7 +147,7 @@ static void *prefetch(void *self) {
   return NULL;
 }
 
-/* ---- The taker ----------------------------------------------------------------------------------------------------- */
+/* ---- The taker --------------------------------------------------------------------------------------------------- */
 
 dl_slot *dl_ring_slot(dl_ring *ring, uint64_t ticket) { return &ring->slots[ticket % ring->slot_count]; }
 
@@ -177,7 +177,7 @@ void dl_ring_give_back(dl_ring *ring, uint64_t ticket) {
   pthread_mutex_unlock(&ring->lock);
 }
 
-/* ---- Making and unmaking ------------------------------------------------------------------------------------------- */
+/* ---- Making and unmaking ----------------------------------------------------------------------------------------- */
 
 static tr_status make_slots(dl_ring *ring, uint64_t slot_count, tr_error *error) {
   const tr_dataset *dataset = ring->dataset;

@@ -1,8 +1,8 @@
 /* The ring of micro-batches: threads fill slots ahead of the one who takes them.
  *
  * Micro-batches are numbered by tickets, in the order of the plan; ticket t lives in slot t % slot_count. Threads claim
- * tickets in order, fill their slots at the same time, and sleep when the ring is full; the taker gets them in order and
- * gives them back in order, so what it sees does not depend on the number of threads or slots.
+ * tickets in order, fill their slots at the same time, and sleep when the ring is full; the taker gets them in order
+ * and gives them back in order, so what it sees does not depend on the number of threads or slots.
  *
  * A slot belongs to the thread that claimed it while it is being filled, then to the taker until it is given back. */
 #ifndef TRAINRUN_DATALOADER_RING_H

@@ -2,9 +2,9 @@
  *
  * TR_SHUFFLE_STREAMS: the blocks are permuted and laid end to end in one list; the list is cut into streams of equal
  * length, counted in samples, wherever the cuts fall; inside a stream, windows are permuted. Samples are drawn from the
- * streams in turn (draw t is stream t % streams, offset t / streams), a batch is the next batch_size draws, and its rows
- * are sorted by stream. So contiguous rows come from contiguous streams, a rank that takes a run of rows keeps to its
- * own few shards, and the position of any row is computed without walking there. */
+ * streams in turn (draw t is stream t % streams, offset t / streams), a batch is the next batch_size draws, and its
+ * rows are sorted by stream. So contiguous rows come from contiguous streams, a rank that takes a run of rows keeps to
+ * its own few shards, and the position of any row is computed without walking there. */
 #include <trainrun/dataloader.h>
 
 #include <string.h>

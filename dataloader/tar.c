@@ -91,7 +91,7 @@ static void name_from_header(dl_tar *tar, const uint8_t *block) {
   tar->name[used + name_length] = '\0';
 }
 
-/* ---- Headers that describe the next member ------------------------------------------------------------------------- */
+/* ---- Headers that describe the next member ----------------------------------------------------------------------- */
 
 typedef struct described {
   bool has_name, has_size;
@@ -157,7 +157,7 @@ static tr_status take_description(dl_tar *tar, uint8_t type, uint64_t at, uint64
   return take_pax(tar, at, data, (size_t)bytes, next, error);
 }
 
-/* ---- Members ------------------------------------------------------------------------------------------------------- */
+/* ---- Members ----------------------------------------------------------------------------------------------------- */
 
 /* What follows the end mark must be padding: another archive behind it would be lost in silence. */
 static tr_status check_end(dl_tar *tar, tr_error *error) {
@@ -198,6 +198,10 @@ tr_status dl_tar_next(dl_tar *tar, bool *end, tr_error *error) {
       *end = true;
       return check_end(tar, error);
     }
+    if (header == 0 && block[0] == 0x1F && block[1] == 0x8B) {
+      return tr_fail(error, TR_ERR_UNSUPPORTED, "%s: compressed tar is not read (samples are read in place); unpack it",
+                     tar->window->file->url);
+    }
     if (!dl_tar_header_of(block, &bytes))
       return corrupt(tar, header, "not a tar header (its checksum is wrong)", error);
     const uint8_t type = block[TYPE_AT];
@@ -225,7 +229,7 @@ tr_status dl_tar_next(dl_tar *tar, bool *end, tr_error *error) {
   }
 }
 
-/* ---- Names --------------------------------------------------------------------------------------------------------- */
+/* ---- Names ------------------------------------------------------------------------------------------------------- */
 
 /* A first part such as "__meta__" marks what is not a sample. */
 static bool is_meta(const char *name) {

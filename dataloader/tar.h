@@ -1,7 +1,9 @@
-/* The regular members of a tar file, one after the other: ustar, GNU long names and pax headers (path, size). Everything
- * else (folders, links, devices, global headers) is passed over. Nothing is ever extracted: a name is only text.
+/* The regular members of a tar file, one after the other: ustar, GNU long names and pax headers (path, size).
+ * Everything else (folders, links, devices, global headers) is passed over. Nothing is ever extracted: a name is only
+ * text.
  *
- * Strict where bytes could be lost in silence: each header's checksum, sizes that fit the file, and a mark at the end. */
+ * Strict where bytes could be lost in silence: each header's checksum, sizes that fit the file, and a mark at the
+ * end. */
 #ifndef TRAINRUN_DATALOADER_TAR_H
 #define TRAINRUN_DATALOADER_TAR_H
 

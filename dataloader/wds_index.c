@@ -7,7 +7,7 @@
 
 enum { IDX_BYTES_MAX = 1 << 30, KEY_MAX = DL_TAR_NAME_MAX, SUFFIX_BYTES = 64 };
 
-/* ---- Making -------------------------------------------------------------------------------------------------------- */
+/* ---- Making ------------------------------------------------------------------------------------------------------ */
 
 typedef struct maker {
   const dl_file *file;
@@ -88,7 +88,7 @@ static tr_status scan(const tr_dataset *dataset, maker *m, tr_error *error) {
   return status;
 }
 
-/* ---- DALI's .idx ---------------------------------------------------------------------------------------------------- */
+/* ---- DALI's .idx ------------------------------------------------------------------------------------------------- */
 
 /* The next word of a line; false at its end. */
 static bool next_word(char **line, char **word) {
@@ -206,7 +206,7 @@ static tr_status build(const tr_dataset *dataset, size_t shard, tr_writer *part,
   return status;
 }
 
-/* ---- Walking ------------------------------------------------------------------------------------------------------- */
+/* ---- Walking ----------------------------------------------------------------------------------------------------- */
 
 bool dl_wds_walk_begin(dl_wds_walk *walk, dl_index_part part) {
   walk->reader = tr_reader_of(part.data, part.bytes);

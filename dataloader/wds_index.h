@@ -33,7 +33,8 @@ typedef struct dl_wds_member {
 } dl_wds_member;
 
 bool dl_wds_walk_begin(dl_wds_walk *walk, dl_index_part part);
-/* The members of a sample are read, all of them, before the next sample. False: there is none, or the part is broken. */
+/* The members of a sample are read, all of them, before the next sample. False: there is none, or the part is
+ * broken. */
 bool dl_wds_walk_sample(dl_wds_walk *walk);
 bool dl_wds_walk_member(dl_wds_walk *walk, dl_wds_member *member);
 

@@ -18,7 +18,7 @@ static tr_status open_ids(tr_stores *stores, const char *url, tr_dataset **out, 
   return tr_dataset_open(&options, out, error);
 }
 
-/* ---- The lock ------------------------------------------------------------------------------------------------------ */
+/* ---- The lock ---------------------------------------------------------------------------------------------------- */
 
 Test(lock, says_which_shard_changed_and_how) {
   tr_stores *stores = make_stores(NULL);
@@ -84,7 +84,7 @@ Test(lock, mutated_ones_never_crash) {
   tr_stores_destroy(stores);
 }
 
-/* ---- Ranks together ------------------------------------------------------------------------------------------------ */
+/* ---- Ranks together ---------------------------------------------------------------------------------------------- */
 
 typedef struct together {
   exchange_area *area;
@@ -171,7 +171,7 @@ Test(ranks, all_fail_alike_where_one_cannot_go_on) {
   free(url);
 }
 
-/* ---- What fails in turn -------------------------------------------------------------------------------------------- */
+/* ---- What fails in turn ------------------------------------------------------------------------------------------ */
 
 static tr_status run_epoch(tr_dataset *dataset, tr_device *device, const tr_allocator *allocator, tr_error *error) {
   const tr_loader_options options = {.struct_bytes = sizeof options,

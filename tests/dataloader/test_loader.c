@@ -1,4 +1,5 @@
-/* Batches: every sample exactly once, whatever the ranks, threads and buffers; resumable anywhere; held until committed. */
+/* Batches: every sample exactly once, whatever the ranks, threads and buffers; resumable anywhere; held until
+ * committed. */
 #include "dataloader/data.h"
 
 #include <stdatomic.h>
@@ -275,7 +276,7 @@ Test(loader, a_rank_without_micro_batches_still_walks_the_epochs) {
   end_world(&w);
 }
 
-/* ---- Transforms, failures, skipping -------------------------------------------------------------------------------- */
+/* ---- Transforms, failures, skipping ------------------------------------------------------------------------------ */
 
 typedef struct mapper {
   uint64_t bad_id;
@@ -375,7 +376,7 @@ Test(loader, a_skipped_sample_keeps_its_place_with_no_weight) {
   end_world(&w);
 }
 
-/* ---- The account of waiting ---------------------------------------------------------------------------------------- */
+/* ---- The account of waiting -------------------------------------------------------------------------------------- */
 
 static tr_wait_account run_with_delay(double decode_s, double compute_s, double *blocked_s) {
   world w = make_world(40);
@@ -443,7 +444,7 @@ Test(loader, refuses_what_makes_no_sense) {
   end_world(&w);
 }
 
-/* ---- Memory -------------------------------------------------------------------------------------------------------- */
+/* ---- Memory ------------------------------------------------------------------------------------------------------ */
 
 Test(loader, a_steady_step_allocates_nothing) {
   tr_counting_allocator counting;

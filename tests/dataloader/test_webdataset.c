@@ -110,7 +110,7 @@ Test(webdataset, fields_are_those_of_the_first_sample_unless_named) {
   tr_stores_destroy(stores);
 }
 
-/* ---- Names and kinds of members ------------------------------------------------------------------------------------ */
+/* ---- Names and kinds of members ---------------------------------------------------------------------------------- */
 
 Test(webdataset, knows_the_rule_of_names) {
   tr_stores *stores = make_stores(NULL);
@@ -251,7 +251,7 @@ Test(webdataset, a_sample_of_another_shape_is_named) {
   tr_stores_destroy(stores);
 }
 
-/* ---- Tars of other programs ---------------------------------------------------------------------------------------- */
+/* ---- Tars of other programs -------------------------------------------------------------------------------------- */
 
 /* Names long enough that ustar needs its prefix, GNU its 'L' and pax its path. */
 static void write_tree(const char *folder, const char *long_name) {
@@ -362,7 +362,7 @@ Test(webdataset, is_known_by_its_magic_number_too) {
   tr_stores_destroy(stores);
 }
 
-/* ---- Images and arrays --------------------------------------------------------------------------------------------- */
+/* ---- Images and arrays ------------------------------------------------------------------------------------------- */
 
 static void gradient(uint8_t *pixels, uint32_t height, uint32_t width, uint32_t channels) {
   for (uint32_t y = 0; y < height; y++)
@@ -484,7 +484,7 @@ Test(webdataset, reads_numpy_arrays) {
   }
 }
 
-/* ---- Indexes ------------------------------------------------------------------------------------------------------- */
+/* ---- Indexes ----------------------------------------------------------------------------------------------------- */
 
 typedef struct lines {
   char text[8192];
@@ -613,7 +613,7 @@ Test(webdataset, keeps_its_index_and_builds_it_again_where_it_is_damaged_or_stal
   tr_stores_destroy(stores);
 }
 
-/* ---- Mutations ----------------------------------------------------------------------------------------------------- */
+/* ---- Mutations --------------------------------------------------------------------------------------------------- */
 
 /* Flips and cuts of a tar of PNGs: an error, or the right pixels, for PNG has checksums; labels may be other labels. */
 Test(webdataset, mutated_tars_give_an_error_or_the_right_pixels) {

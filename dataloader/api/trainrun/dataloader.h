@@ -24,15 +24,15 @@ typedef struct tr_exchange {
   void *self;
 } tr_exchange;
 
-/* ---- Data sets ----------------------------------------------------------------------------------------------------- */
+/* ---- Data sets --------------------------------------------------------------------------------------------------- */
 
 typedef struct tr_dataset tr_dataset;
 
 enum { TR_FIELDS_MAX = 16, TR_FIELD_NAME_BYTES = 64 };
 
-/* Where a field comes from: WebDataset's suffix ("png", "cls", "json.box": numbers in a JSON member), an IDX file's suffix
- * to the URL ("-images-idx3-ubyte", with or without ".gz"), a CSV column, several joined ("x1,x2") or all that no other
- * field names ("*"); CSV is f32, or i32 where the source ends in ":i32". */
+/* Where a field comes from: WebDataset's suffix ("png", "cls", "json.box": numbers in a JSON member), an IDX file's
+ * suffix to the URL ("-images-idx3-ubyte", with or without ".gz"), a CSV column, several joined ("x1,x2") or all that
+ * no other field names ("*"); CSV is f32, or i32 where the source ends in ":i32". */
 typedef struct tr_field_source {
   const char *name;
   const char *source;
@@ -82,7 +82,7 @@ TR_API void tr_dataset_write_lock(const tr_dataset *dataset, tr_writer *writer);
 TR_API TR_MUST_USE tr_status tr_dataset_check_lock(const tr_dataset *dataset, const char *lock, size_t lock_bytes,
                                                    tr_error *error);
 
-/* ---- The order of samples (pure) ----------------------------------------------------------------------------------- */
+/* ---- The order of samples (pure) --------------------------------------------------------------------------------- */
 
 typedef enum tr_shuffle { TR_SHUFFLE_NONE = 0, TR_SHUFFLE_STREAMS = 1, TR_SHUFFLE_FULL = 2 } tr_shuffle;
 
@@ -106,7 +106,7 @@ TR_API uint64_t tr_sampler_batches(const tr_sampler *sampler); /* an epoch: ceil
  * samples. Not thread-safe only in that the last epoch's block order is kept; use one sampler a thread. */
 TR_API uint64_t tr_sampler_at(tr_sampler *sampler, uint64_t epoch, uint64_t position);
 
-/* ---- Batches ------------------------------------------------------------------------------------------------------- */
+/* ---- Batches ----------------------------------------------------------------------------------------------------- */
 
 /* The whole state of resume: the next batch to deliver. */
 typedef struct tr_cursor {
@@ -177,8 +177,8 @@ TR_API TR_MUST_USE tr_status tr_loader_next(tr_loader *loader, tr_micro_batch *b
 /* Ends the batch: its buffers go back to the ring and the cursor moves. Without it the same batch can be begun again. */
 TR_API void tr_loader_commit(tr_loader *loader);
 TR_API tr_cursor tr_loader_cursor(const tr_loader *loader);
-/* Ids of rows that were skipped as corrupt in committed batches and not yet handed out (4096 are kept); returns how many
- * were written. */
+/* Ids of rows that were skipped as corrupt in committed batches and not yet handed out (4096 are kept); returns how
+ * many were written. */
 TR_API size_t tr_loader_skipped(tr_loader *loader, uint64_t *ids, size_t capacity);
 
 TR_END_C
