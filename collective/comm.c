@@ -111,16 +111,26 @@ static tr_status run_bytes(tr_comm *comm, const comm_request *request, tr_comm_w
 
 tr_status tr_comm_all_gather(tr_comm *comm, const void *in, size_t bytes, void *out, tr_comm_wait_info *info,
                              tr_error *error) {
-  const comm_request request = {
-      .kind = COMM_ALL_GATHER, .dtype = TR_U8, .element_bytes = 1, .untimed = info == NULL, .in = in, .result = out, .count = bytes};
+  const comm_request request = {.kind = COMM_ALL_GATHER,
+                                .dtype = TR_U8,
+                                .element_bytes = 1,
+                                .untimed = info == NULL,
+                                .in = in,
+                                .result = out,
+                                .count = bytes};
   return run_bytes(comm, &request, info, error);
 }
 
 tr_status tr_comm_broadcast(tr_comm *comm, void *buffer, size_t bytes, int32_t root, tr_comm_wait_info *info,
                             tr_error *error) {
   if (root < 0 || root >= comm->size) return fail_argument(error, "no such root");
-  const comm_request request = {
-      .kind = COMM_BROADCAST, .dtype = TR_U8, .element_bytes = 1, .untimed = info == NULL, .root = root, .result = buffer, .count = bytes};
+  const comm_request request = {.kind = COMM_BROADCAST,
+                                .dtype = TR_U8,
+                                .element_bytes = 1,
+                                .untimed = info == NULL,
+                                .root = root,
+                                .result = buffer,
+                                .count = bytes};
   return run_bytes(comm, &request, info, error);
 }
 

@@ -58,11 +58,11 @@ typedef struct engine_peer {
 
 /* The plans of one leaf count. */
 typedef struct engine_plans {
-  uint64_t leaf_count; /* 0: an empty entry */
-  uint64_t last_used;  /* sequence number: an operation under way keeps its entry */
-  uint32_t most_parts; /* of any rank */
-  comm_plan *root;     /* local parts and other hosts' sums -> the sum of all */
-  comm_plan *host;     /* local parts -> this host's nodes; NULL with one host */
+  uint64_t leaf_count;  /* 0: an empty entry */
+  uint64_t last_used;   /* sequence number: an operation under way keeps its entry */
+  uint32_t most_parts;  /* of any rank */
+  comm_plan *root;      /* local parts and other hosts' sums -> the sum of all */
+  comm_plan *host;      /* local parts -> this host's nodes; NULL with one host */
   uint32_t *host_nodes; /* [host]: how many nodes each host sends; NULL with one host */
   char *messages;       /* what is sent and received in a round; NULL with one host */
   size_t message_bytes;
@@ -88,9 +88,9 @@ typedef struct engine_op {
   bool staged;     /* this rank's memory is not registered */
   bool any_staged; /* some rank's */
   bool timed;
-  bool filled; /* the staging buffer, in this round */
-  int32_t arrived;             /* local ranks seen so far */
-  size_t round_elements;       /* of a whole round */
+  bool filled;           /* the staging buffer, in this round */
+  int32_t arrived;       /* local ranks seen so far */
+  size_t round_elements; /* of a whole round */
   size_t round_begin, round_end;
   size_t share_begin, at, end; /* of this rank in the current round; at SIZE_MAX: not known yet */
   uint64_t phase;              /* the last that this operation published */
@@ -116,18 +116,18 @@ typedef struct engine {
   seg_view view;
   comm_heap heap;
   bool heap_open;
-  bool announced; /* peers may know our home */
+  bool announced;     /* peers may know our home */
   engine_peer *peers; /* [local_size] */
   void **targets;     /* [local_size]: results of the operation at work */
   uint32_t target_count;
   int32_t barrier_word;
   void *barrier_part[1];
-  void *staging;      /* NULL until first needed */
+  void *staging; /* NULL until first needed */
   uint64_t staging_offset;
   engine_transport transport; /* self NULL: none; used only where there are several hosts */
   engine_remote *remote;
 
-  engine_op *ops;  /* [SEG_IN_FLIGHT], by sequence number */
+  engine_op *ops; /* [SEG_IN_FLIGHT], by sequence number */
   uint64_t begun, worked, completed;
   uint64_t phase;   /* published by this rank */
   uint64_t reached; /* known to have been published by all */

@@ -13,7 +13,7 @@ typedef enum remote_stage { REMOTE_NODES, REMOTE_SUM, REMOTE_SPREAD } remote_sta
 
 struct engine_remote {
   remote_stage stage;
-  bool filling; /* a broadcast's messages are on their way */
+  bool filling;     /* a broadcast's messages are on their way */
   tr_status status; /* of the messages posted by engine_remote_begin */
   tr_error error;
   int32_t *wards; /* ranks of other hosts whose agent we are */
@@ -89,16 +89,16 @@ static char *nodes_from_host(const engine *e, const engine_plans *plans, int32_t
 static void send(engine *e, const void *bytes, size_t count, int32_t to) {
   engine_remote *remote = e->remote;
   if (remote->status != TR_OK || count == 0) return;
-  remote->status =
-      e->transport.send(e->transport.self, bytes, count, to, &remote->requests[remote->requested], &remote->error);
+  remote->status = e->transport.send(e->transport.self, bytes, count, to, &remote->requests[remote->requested],
+                                     &remote->error);
   if (remote->status == TR_OK) remote->requested++;
 }
 
 static void receive(engine *e, void *bytes, size_t count, int32_t from) {
   engine_remote *remote = e->remote;
   if (remote->status != TR_OK || count == 0) return;
-  remote->status =
-      e->transport.receive(e->transport.self, bytes, count, from, &remote->requests[remote->requested], &remote->error);
+  remote->status = e->transport.receive(e->transport.self, bytes, count, from, &remote->requests[remote->requested],
+                                        &remote->error);
   if (remote->status == TR_OK) remote->requested++;
 }
 
@@ -200,9 +200,7 @@ static void spread_sums(engine *e, const engine_op *op) {
 }
 
 /* The host that we miss most is not known message by message: the first agent stands for all. */
-static int32_t first_agent(const engine *e) {
-  return agent_of(&e->world, here_of(e) == 0 ? 1 : 0, e->world.rank);
-}
+static int32_t first_agent(const engine *e) { return agent_of(&e->world, here_of(e) == 0 ? 1 : 0, e->world.rank); }
 
 step engine_remote_step(engine *e, engine_op *op, tr_error *error) {
   engine_remote *remote = e->remote;

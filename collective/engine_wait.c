@@ -12,9 +12,9 @@
 #include "engine.h"
 
 enum {
-  SPINS = 2000,              /* some 30 us */
+  SPINS = 2000, /* some 30 us */
   SLICE_NS = 10000000,
-  REMOTE_SPINS = 20000,      /* messages ring no doorbell */
+  REMOTE_SPINS = 20000, /* messages ring no doorbell */
   REMOTE_SLICE_NS = 100000
 };
 

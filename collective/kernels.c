@@ -82,7 +82,8 @@ DEFINE_TYPE(u64, uint64_t, int64_t)
   DEFINE_FOR(kernel, plain, )                                                                                          \
   DEFINE_FOR(kernel, avx2, __attribute__((target("avx2"))))                                                            \
   DEFINE_FOR(kernel, avx512, __attribute__((target("avx512f,avx512dq"))))
-#define ROW(kernel) {kernel##_plain, kernel##_avx2, kernel##_avx512}
+#define ROW(kernel)                                                                                                    \
+  { kernel##_plain, kernel##_avx2, kernel##_avx512 }
 enum { ISA_COUNT = 3 };
 static int isa_of_this_machine(void) {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return 2;
@@ -92,7 +93,8 @@ static int isa_of_this_machine(void) {
 #define DEFINE_KERNEL(kernel, name, STEP, SCALAR)                                                                      \
   DEFINE_BODY(kernel, name, STEP, SCALAR)                                                                              \
   DEFINE_FOR(kernel, plain, )
-#define ROW(kernel) {kernel##_plain}
+#define ROW(kernel)                                                                                                    \
+  { kernel##_plain }
 enum { ISA_COUNT = 1 };
 static int isa_of_this_machine(void) { return 0; }
 #endif

@@ -64,7 +64,8 @@ static tr_status load(const char *folder, const comm_mpi_host *host, comm_mpi_ta
   memcpy(&entry, &symbol, sizeof entry);
   *table = (comm_mpi_table){.version = COMM_MPI_VERSION, .struct_bytes = sizeof *table};
   if (entry(host, table) != 0)
-    return tr_fail(error, TR_ERR_UNAVAILABLE, "MPI: %s was built for another version of trainrun: run `make mpi`", path);
+    return tr_fail(error, TR_ERR_UNAVAILABLE, "MPI: %s was built for another version of trainrun: run `make mpi`",
+                   path);
   return TR_OK;
 }
 
@@ -76,8 +77,7 @@ static tr_status link_send(void *self, const void *bytes, size_t count, int32_t 
   return code == COMM_MPI_OK ? TR_OK : fail_module(error, code, message);
 }
 
-static tr_status link_receive(void *self, void *bytes, size_t count, int32_t from, uint64_t *request,
-                              tr_error *error) {
+static tr_status link_receive(void *self, void *bytes, size_t count, int32_t from, uint64_t *request, tr_error *error) {
   mpi_link *link = self;
   char message[COMM_MPI_MESSAGE_BYTES] = "";
   const int code = link->table.receive(link->mpi, bytes, count, from, request, message);

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define SEG_MAGIC 0x3167657372747274ull /* "trtrseg1" */
-enum { SEG_VERSION = 1, HEAP_STEP = 2 << 20 };
+enum { SEG_VERSION = 1 };
 
 static size_t round_up(size_t bytes, size_t step) { return (bytes + step - 1) / step * step; }
 
@@ -47,12 +47,16 @@ static uint64_t memory_available(void) {
   return line != NULL ? strtoull(line + strlen("MemAvailable:"), NULL, 10) * 1024 : UINT64_MAX;
 }
 
-tr_status seg_pages_allocate(int descriptor, uint64_t offset, uint64_t bytes, tr_error *error) {
-  /* A memfd has no size limit of its own: the kernel would rather kill a process than fail. So ask first. */
+/* A memfd has no size limit of its own: the kernel would rather kill a process than fail. So ask first. */
+tr_status seg_pages_check(uint64_t bytes, tr_error *error) {
   const uint64_t available = memory_available();
   if (bytes > available)
     return tr_fail(error, TR_ERR_NO_MEMORY, "shared memory: %llu MiB wanted, the host has %llu MiB left",
                    (unsigned long long)(bytes >> 20), (unsigned long long)(available >> 20));
+  return TR_OK;
+}
+
+tr_status seg_pages_allocate(int descriptor, uint64_t offset, uint64_t bytes, tr_error *error) {
   int failed;
   do failed = fallocate(descriptor, 0, (off_t)offset, (off_t)bytes) != 0 ? errno : 0;
   while (failed == EINTR);
@@ -219,7 +223,7 @@ void seg_home_unclaim(seg_view *view) {
 void seg_heap_release(seg_view *view) {
   if (view->home < 0) return;
   (void)fallocate(view->descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)seg_heap_offset(view->home),
-                  (off_t)((1ull << SEG_HOME_SHIFT) - SEG_CONTROL_BYTES));
+                  (off_t)SEG_HEAP_ROOM);
 }
 
 /* Whether the owner's epoch is before ours; epochs are compared on a circle of 20 bits. */
@@ -239,18 +243,34 @@ void seg_homes_sweep(seg_view *view, uint64_t epoch) {
   }
 }
 
+void *seg_map_aligned(int descriptor, uint64_t offset, size_t bytes) {
+  const size_t room = bytes + SEG_HUGE;
+  char *space = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (space == MAP_FAILED) return NULL;
+  char *at = space + (SEG_HUGE - (uintptr_t)space % SEG_HUGE) % SEG_HUGE;
+  void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, (off_t)offset);
+  const int failed = errno;
+  if (p == MAP_FAILED) {
+    munmap(space, room);
+    errno = failed;
+    return NULL;
+  }
+  if (at > space) munmap(space, (size_t)(at - space));
+  char *end = at + round_up(bytes, SEG_PAGE);
+  if (end < space + room) munmap(end, (size_t)(space + room - end));
+  return p;
+}
+
 tr_status seg_heap_map_grow(seg_view *view, int32_t home, uint64_t end, tr_error *error) {
   struct seg_heap_map *map = &view->heaps[home];
   if (end <= map->bytes) return TR_OK;
-  if (end > (1ull << SEG_HOME_SHIFT) - SEG_CONTROL_BYTES)
-    return tr_fail(error, TR_ERR_PEER, "a peer names memory outside its heap");
-  size_t bytes = round_up((size_t)end, HEAP_STEP);
+  if (end > SEG_HEAP_ROOM) return tr_fail(error, TR_ERR_PEER, "a peer names memory outside its heap");
+  size_t bytes = round_up((size_t)end, SEG_HUGE);
   if (bytes < 2 * map->bytes) bytes = 2 * map->bytes;
-  if (bytes > (1ull << SEG_HOME_SHIFT) - SEG_CONTROL_BYTES) bytes = (1ull << SEG_HOME_SHIFT) - SEG_CONTROL_BYTES;
-  void *p = map->base == NULL ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, view->descriptor,
-                                     (off_t)seg_heap_offset(home))
-                              : mremap(map->base, map->bytes, bytes, MREMAP_MAYMOVE);
-  if (p == MAP_FAILED) return tr_fail_errno(error, TR_ERR_NO_MEMORY, errno, "mapping %zu bytes of a peer", bytes);
+  if (bytes > SEG_HEAP_ROOM) bytes = SEG_HEAP_ROOM;
+  void *p = seg_map_aligned(view->descriptor, seg_heap_offset(home), bytes);
+  if (p == NULL) return tr_fail_errno(error, TR_ERR_NO_MEMORY, errno, "mapping %zu bytes of a peer", bytes);
+  if (map->base != NULL) munmap(map->base, map->bytes);
   map->base = p;
   map->bytes = bytes;
   return TR_OK;

@@ -18,8 +18,8 @@
 enum {
   SEG_CAPACITY_MAX = 1024, /* ranks of a host */
   SEG_HOMES_A_RANK = 8,
-  SEG_SLOTS = 128,    /* a slot an operation, used in turn */
-  SEG_IN_FLIGHT = 64, /* half of them: see engine.h */
+  SEG_SLOTS = 128,                     /* a slot an operation, used in turn */
+  SEG_IN_FLIGHT = 64,                  /* half of them: see engine.h */
   SEG_SLOT_BYTES = 33 * TR_CACHE_LINE, /* an odd number of lines spreads slots over cache sets */
   SEG_PAYLOAD_BYTES = SEG_SLOT_BYTES - 24,
   SEG_HOME_SHIFT = 38,
@@ -45,12 +45,18 @@ _Static_assert(sizeof(seg_slot) == SEG_SLOT_BYTES, "a slot is a whole number of 
 
 /* All that the owner of a home writes and its peers read, and the doorbell that peers ring. */
 typedef struct seg_control {
-  _Alignas(TR_CACHE_LINE) _Atomic uint64_t phase; /* tag of the phases of work that the owner has finished */
+  _Alignas(TR_CACHE_LINE) _Atomic uint64_t phase;    /* tag of the phases of work that the owner has finished */
   _Alignas(TR_CACHE_LINE) _Atomic uint32_t doorbell; /* futex the owner sleeps on; counted up by who wakes it */
   _Atomic uint32_t sleeping;
   seg_slot slots[SEG_SLOTS];
 } seg_control;
-enum { SEG_CONTROL_BYTES = (sizeof(seg_control) + SEG_PAGE - 1) / SEG_PAGE * SEG_PAGE };
+enum {
+  SEG_CONTROL_BYTES = (sizeof(seg_control) + SEG_PAGE - 1) / SEG_PAGE * SEG_PAGE,
+  SEG_HUGE = 2 << 20,       /* of a large page, where the machine has such */
+  SEG_HEAP_START = SEG_HUGE /* of the heap within a home */
+};
+_Static_assert(SEG_CONTROL_BYTES <= SEG_HEAP_START, "control words end before the heap begins");
+#define SEG_HEAP_ROOM ((1ull << SEG_HOME_SHIFT) - SEG_HEAP_START)
 
 typedef struct seg_head {
   uint64_t magic;
@@ -75,13 +81,13 @@ typedef struct seg_view {
   int descriptor;
   seg_head *head;
   int32_t capacity;
-  int32_t home;          /* ours; -1: none yet */
-  seg_control *control;  /* ours */
+  int32_t home;           /* ours; -1: none yet */
+  seg_control *control;   /* ours */
   seg_control **controls; /* [home], mapped on first use */
   struct seg_heap_map {
     char *base;
     size_t bytes;
-  } *heaps; /* [home] */
+  } * heaps; /* [home] */
 } seg_view;
 
 TR_MUST_USE tr_status seg_view_open(seg_view *view, const tr_allocator *allocator, int descriptor, tr_error *error);
@@ -98,14 +104,16 @@ void seg_homes_sweep(seg_view *view, uint64_t epoch);
 TR_MUST_USE tr_status seg_control_map(seg_view *view, int32_t home, seg_control **out, tr_error *error);
 /* Makes [0, end) of a home's heap readable and writable here. */
 TR_MUST_USE tr_status seg_heap_map_grow(seg_view *view, int32_t home, uint64_t end, tr_error *error);
+/* Maps [offset, offset + bytes) of the file at an address that suits large pages. NULL, with errno, on failure. */
+void *seg_map_aligned(int descriptor, uint64_t offset, size_t bytes);
 static inline char *seg_heap_at(const seg_view *view, int32_t home, uint64_t offset) {
   return view->heaps[home].base + offset;
 }
 
-/* Pages for [offset, offset + bytes) of the file, or an error that says what is short. */
+/* Whether the host has that many bytes left. */
+TR_MUST_USE tr_status seg_pages_check(uint64_t bytes, tr_error *error);
+/* Pages for [offset, offset + bytes) of the file. */
 TR_MUST_USE tr_status seg_pages_allocate(int descriptor, uint64_t offset, uint64_t bytes, tr_error *error);
-static inline uint64_t seg_heap_offset(int32_t home) {
-  return ((uint64_t)home + 1) << SEG_HOME_SHIFT | SEG_CONTROL_BYTES;
-}
+static inline uint64_t seg_heap_offset(int32_t home) { return ((uint64_t)home + 1) << SEG_HOME_SHIFT | SEG_HEAP_START; }
 
 #endif

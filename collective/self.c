@@ -59,9 +59,7 @@ static tr_status self_alloc(tr_comm *comm, size_t bytes, void **out, tr_error *e
   return TR_OK;
 }
 
-static bool is_aborted(self_comm *self) {
-  return atomic_load_explicit(&self->aborted, memory_order_relaxed) != 0;
-}
+static bool is_aborted(self_comm *self) { return atomic_load_explicit(&self->aborted, memory_order_relaxed) != 0; }
 
 static tr_status fail_aborted(tr_error *error) {
   return tr_fail(error, TR_ERR_ABORTED, "collective: the communicator was aborted");
@@ -93,9 +91,7 @@ static tr_status self_wait(tr_comm *comm, tr_comm_handle handle, tr_comm_wait_in
   return TR_OK;
 }
 
-static void self_abort(tr_comm *comm) {
-  atomic_store_explicit(&((self_comm *)comm)->aborted, 1, memory_order_relaxed);
-}
+static void self_abort(tr_comm *comm) { atomic_store_explicit(&((self_comm *)comm)->aborted, 1, memory_order_relaxed); }
 
 static tr_status self_rebuild(tr_comm *comm, int32_t rank, int32_t size, uint64_t epoch, tr_error *error) {
   (void)comm, (void)rank, (void)size, (void)epoch;

@@ -11,11 +11,11 @@ tr_status tr_comm_open_shm(const tr_comm_shm_options *options, tr_comm **out, tr
   engine_world world;
   TR_TRY(engine_world_create(options->allocator, options->rank, options->size, NULL, &world, error));
   const engine_options inner = {.backend = "shm",
-                                 .allocator = options->allocator,
-                                 .clock = options->clock,
-                                 .descriptor = options->descriptor,
-                                 .epoch = options->epoch,
-                                 .timeout_ns = options->timeout_ns,
-                                 .cores = options->cores};
+                                .allocator = options->allocator,
+                                .clock = options->clock,
+                                .descriptor = options->descriptor,
+                                .epoch = options->epoch,
+                                .timeout_ns = options->timeout_ns,
+                                .cores = options->cores};
   return engine_open(&inner, &world, out, error);
 }

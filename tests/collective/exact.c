@@ -117,7 +117,8 @@ static int compare(tr_comm *comm, const exact_options *options, uint64_t leaves,
 static int check_leaves(tr_comm *comm, const exact_options *options, uint64_t leaves, size_t count, bool wide) {
   const tr_comm_info info = tr_comm_describe(comm);
   const uint64_t size = (uint64_t)info.size, rank = (uint64_t)info.rank;
-  const uint32_t buffers = tr_tree_buffers(leaves, tr_split_begin(leaves, size, rank), tr_split_end(leaves, size, rank));
+  const uint32_t buffers = tr_tree_buffers(leaves, tr_split_begin(leaves, size, rank),
+                                           tr_split_end(leaves, size, rank));
   const size_t stride = (count * (wide ? 8 : 4) + 63) / 64 * 64;
   char *memory = take(comm, options, (buffers + 1) * stride);
   const uint32_t parts_held = sum_run(comm, options->seed, leaves, wide, count, memory, stride);

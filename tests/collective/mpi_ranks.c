@@ -16,8 +16,12 @@ static int check_all(tr_comm *comm, bool whole) {
   const bool kinds[2] = {true, false};
   int wrong = 0;
   for (int k = 0; k < 2 && wrong == 0; k++) {
-    const exact_options options = {.registered = kinds[k], .apart = !kinds[k], .few = !whole, .seed = 11 + (uint32_t)k,
-                                   .most = whole ? 80000 : 1100, .stride = whole ? 0 : 29};
+    const exact_options options = {.registered = kinds[k],
+                                   .apart = !kinds[k],
+                                   .few = !whole,
+                                   .seed = 11 + (uint32_t)k,
+                                   .most = whole ? 80000 : 1100,
+                                   .stride = whole ? 0 : 29};
     wrong += exact_leaves(comm, &options);
     if (wrong == 0) wrong += exact_operations(comm, &options);
     if (wrong == 0) wrong += exact_operations_large(comm, &options);

@@ -18,8 +18,12 @@ Test(buckets, cover_every_element_once_from_the_end) {
   for (uint64_t block = 1; block <= 1024; block *= 32)
     for (uint64_t blocks = 0; blocks <= 130; blocks++)
       for (uint64_t kib = 0; kib <= 64; kib += 16) {
-        const size_t n = plan((tr_bucket_options){.count = blocks * block, .block = block, .bucket_bytes = 32 << 10,
-                                                  .first_bytes = kib << 10, .last_bytes = kib << 9}, buckets);
+        const size_t n = plan((tr_bucket_options){.count = blocks * block,
+                                                  .block = block,
+                                                  .bucket_bytes = 32 << 10,
+                                                  .first_bytes = kib << 10,
+                                                  .last_bytes = kib << 9},
+                              buckets);
         uint64_t end = blocks * block;
         for (size_t i = 0; i < n; i++) {
           cr_assert_eq(buckets[i].offset + buckets[i].count, end);
@@ -33,8 +37,9 @@ Test(buckets, cover_every_element_once_from_the_end) {
 
 Test(buckets, have_the_sizes_that_were_asked_for) {
   tr_bucket buckets[MOST];
-  const size_t n = plan((tr_bucket_options){.count = 10 << 20, .block = 1 << 10, .first_bytes = 1 << 20,
-                                            .last_bytes = 512 << 10}, buckets);
+  const size_t n = plan(
+      (tr_bucket_options){.count = 10 << 20, .block = 1 << 10, .first_bytes = 1 << 20, .last_bytes = 512 << 10},
+      buckets);
   cr_assert_eq(buckets[0].count * 4, 1 << 20);
   cr_assert_eq(buckets[n - 1].count * 4, 512 << 10);
   for (size_t i = 1; i + 1 < n; i++) cr_assert_leq(buckets[i].count * 4, 4 << 20);

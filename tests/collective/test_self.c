@@ -23,8 +23,8 @@ Test(self, copies_the_only_part_into_the_result) {
   float part[100], result[100] = {0};
   for (int i = 0; i < 100; i++) part[i] = (float)i;
   void *const parts[1] = {part};
-  tr_reduce_leaves_args args = {sizeof args, .leaf_count = 5, .parts = parts, .part_count = 1, .result = result,
-                                .count = 100, .dtype = TR_F32};
+  tr_reduce_leaves_args args = {sizeof args,      .leaf_count = 5, .parts = parts, .part_count = 1,
+                                .result = result, .count = 100,    .dtype = TR_F32};
   tr_comm_wait_info info;
   cr_assert_eq(tr_comm_reduce_leaves(comm, &args, &info, NULL), TR_OK);
   cr_assert_eq(memcmp(part, result, sizeof part), 0);

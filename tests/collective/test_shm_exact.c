@@ -93,5 +93,6 @@ Test(shm_exact, many_operations_under_way, .timeout = 300) {
 Test(shm_exact, more_ranks_than_cores_sleep_at_once, .timeout = 300) {
   run(5, (scene){.check = exact_under_way, .options = {.registered = true, .seed = 8}, .cores = 1});
   run(4, (scene){.check = exact_operations,
-                 .options = with((exact_options){.registered = true, .most = 300, .seed = 9}), .cores = 1});
+                 .options = with((exact_options){.registered = true, .most = 300, .seed = 9}),
+                 .cores = 1});
 }
