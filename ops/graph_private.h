@@ -13,13 +13,7 @@
 
 #include <trainrun/graph.h>
 
-#define tr_linear     tr_linear_kernel
-#define tr_adamw_args tr_kernel_adamw_args
-#define tr_sgd_args   tr_kernel_sgd_args
 #include "kernels/kernels.h"
-#undef tr_linear
-#undef tr_adamw_args
-#undef tr_sgd_args
 
 typedef struct tr_graph_node tr_graph_node;
 typedef struct tr_op_class tr_op_class;

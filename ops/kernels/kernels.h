@@ -32,18 +32,6 @@ typedef struct tr_dropout_key {
   float p;         /* an element is dropped with this probability, the others are scaled by 1 / (1 - p) */
 } tr_dropout_key;
 
-typedef struct tr_adamw_args {
-  float lr, beta1, beta2, eps, weight_decay;
-  float bias1, bias2; /* 1 - beta1^t and 1 - beta2^t */
-  float grad_scale;   /* multiplies each gradient first: 1 / global weight, clipping included */
-} tr_adamw_args;
-
-typedef struct tr_sgd_args {
-  float lr, momentum, weight_decay; /* momentum 0: the momentum buffer is not touched and may be NULL */
-  bool nesterov;
-  float grad_scale;
-} tr_sgd_args;
-
 /* A window that slides over an image: pooling and convolution. Padding counts as -inf (max) or is left out (average). */
 typedef struct tr_window {
   int32_t h, w, c; /* of one input image */
@@ -71,19 +59,8 @@ typedef struct tr_kernels {
   void (*add)(const float *a, const float *b, float *y, size_t n);
   void (*scale)(const float *x, float factor, float *y, size_t n, bool add);            /* y (+)= factor * x */
   void (*convert_u8)(const uint8_t *x, float factor, float offset, float *y, size_t n); /* factor * x + offset */
-  /* y = the balanced binary tree over `count` buffers, in their order, aligned at buffer 0: pairs (0,1) (2,3)..., then
-   * pairs of those; a missing partner is left out. y may be any of them. count >= 1. */
-  void (*sum_tree)(const float *const *x, size_t count, float *y, size_t n);
   /* Forward and backward are this one function: y (+)= mask * x. first: the canonical number of x[0]. */
   void (*dropout)(const float *x, float *y, size_t n, const tr_dropout_key *key, uint64_t first, bool add);
-
-  /* --- Flat updates over n elements, any range alone. --- */
-  /* decay is skipped for weight_decay = 0: call once a run of parameters with one setting. */
-  void (*adamw)(float *p, const float *g, float *m, float *v, size_t n, const tr_adamw_args *args);
-  void (*sgd)(float *p, const float *g, float *momentum, size_t n, const tr_sgd_args *args);
-  /* The sum of squares in double, in one fixed order for one n. */
-  double (*sum_squares)(const float *x, size_t n);
-  double (*sum)(const float *x, size_t n);
 
   /* --- Matrices [rows][cols]. --- */
   void (*bias_add)(const float *x, const float *bias, float *y, size_t rows, size_t cols); /* y == x allowed */
@@ -152,7 +129,7 @@ const tr_kernels *tr_kernels_get(tr_isa isa);
 /* --- Linear: y[rows][out] = x[rows][in] . w[out][in]^T + bias. --------------------------------------------------
  * An object made once for a shape. Work is cut into tr_linear_*_tiles() tiles, a function of the shape alone; tiles of
  * one pass may run at once on several threads, each with a scratch of its own (64-byte aligned, tr_linear_scratch). */
-typedef struct tr_linear tr_linear;
+typedef struct tr_linear_kernel tr_linear_kernel;
 
 typedef struct tr_linear_options {
   size_t struct_bytes;
@@ -162,20 +139,20 @@ typedef struct tr_linear_options {
 } tr_linear_options;
 
 TR_MUST_USE tr_status tr_linear_create(const tr_kernels *kernels, const tr_linear_options *options,
-                                       const tr_allocator *allocator, tr_linear **linear, tr_error *error);
-void tr_linear_destroy(tr_linear *linear);
-size_t tr_linear_scratch_bytes(const tr_linear *linear); /* a thread */
-int32_t tr_linear_forward_tiles(const tr_linear *linear);
-int32_t tr_linear_data_tiles(const tr_linear *linear);
-int32_t tr_linear_weight_tiles(const tr_linear *linear);
-void tr_linear_forward(const tr_linear *linear, int32_t tile, const float *x, const float *w, const float *bias,
+                                       const tr_allocator *allocator, tr_linear_kernel **linear, tr_error *error);
+void tr_linear_destroy(tr_linear_kernel *linear);
+size_t tr_linear_scratch_bytes(const tr_linear_kernel *linear); /* a thread */
+int32_t tr_linear_forward_tiles(const tr_linear_kernel *linear);
+int32_t tr_linear_data_tiles(const tr_linear_kernel *linear);
+int32_t tr_linear_weight_tiles(const tr_linear_kernel *linear);
+void tr_linear_forward(const tr_linear_kernel *linear, int32_t tile, const float *x, const float *w, const float *bias,
                        float *y, void *scratch);
 /* dx[rows][in] (+)= dy . w */
-void tr_linear_backward_data(const tr_linear *linear, int32_t tile, const float *dy, const float *w, float *dx,
+void tr_linear_backward_data(const tr_linear_kernel *linear, int32_t tile, const float *dy, const float *w, float *dx,
                              bool add, void *scratch);
 /* dw[out][in] (+)= dy^T . x, db[out] (+)= column sums of dy (db may be NULL) */
-void tr_linear_backward_weights(const tr_linear *linear, int32_t tile, const float *dy, const float *x, float *dw,
-                                float *db, bool add, void *scratch);
+void tr_linear_backward_weights(const tr_linear_kernel *linear, int32_t tile, const float *dy, const float *x,
+                                float *dw, float *db, bool add, void *scratch);
 
 /* --- Convolution with what may follow it: bias, ReLU, max-pool 2x2 of stride 2. ---------------------------------
  * An object made once for a shape; it chooses among direct, Winograd, sparse and oneDNN kernels by shape and ISA alone.

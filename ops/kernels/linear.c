@@ -11,7 +11,7 @@ enum {
   TILES_MOST = 64
 };
 
-struct tr_linear {
+struct tr_linear_kernel {
   tr_allocator allocator;
   const gemm_kernels *gemm;
   size_t rows, in, out;
@@ -36,11 +36,11 @@ static size_t tile_length(size_t length, size_t width, int32_t tile) {
 }
 
 tr_status tr_linear_create(const tr_kernels *kernels, const tr_linear_options *options, const tr_allocator *allocator,
-                           tr_linear **linear, tr_error *error) {
+                           tr_linear_kernel **linear, tr_error *error) {
   if (options->struct_bytes != sizeof *options || options->rows < 1 || options->in < 1 || options->out < 1)
     return tr_fail(error, TR_ERR_INVALID, "linear: %d rows of %d to %d", options->rows, options->in, options->out);
   if (!allocator) allocator = tr_allocator_system();
-  tr_linear *l = tr_calloc(allocator, 1, sizeof *l);
+  tr_linear_kernel *l = tr_calloc(allocator, 1, sizeof *l);
   if (!l) return tr_fail_memory(error, "a linear layer", sizeof *l);
   l->allocator = *allocator;
   l->gemm = gemm_kernels_get(kernels->isa);
@@ -57,21 +57,21 @@ tr_status tr_linear_create(const tr_kernels *kernels, const tr_linear_options *o
   return TR_OK;
 }
 
-void tr_linear_destroy(tr_linear *linear) {
+void tr_linear_destroy(tr_linear_kernel *linear) {
   if (!linear) return;
   const tr_allocator allocator = linear->allocator;
   tr_free(&allocator, linear);
 }
 
-size_t tr_linear_scratch_bytes(const tr_linear *l) { return l->gemm->scratch_bytes; }
-int32_t tr_linear_forward_tiles(const tr_linear *l) { return tile_count(l->out, l->forward_step); }
-int32_t tr_linear_data_tiles(const tr_linear *l) { return tile_count(l->in, l->data_step); }
-int32_t tr_linear_weight_tiles(const tr_linear *l) {
+size_t tr_linear_scratch_bytes(const tr_linear_kernel *l) { return l->gemm->scratch_bytes; }
+int32_t tr_linear_forward_tiles(const tr_linear_kernel *l) { return tile_count(l->out, l->forward_step); }
+int32_t tr_linear_data_tiles(const tr_linear_kernel *l) { return tile_count(l->in, l->data_step); }
+int32_t tr_linear_weight_tiles(const tr_linear_kernel *l) {
   return tile_count(l->weights_by_in ? l->in : l->out, l->weight_step);
 }
 
-void tr_linear_forward(const tr_linear *l, int32_t tile, const float *x, const float *w, const float *bias, float *y,
-                       void *scratch) {
+void tr_linear_forward(const tr_linear_kernel *l, int32_t tile, const float *x, const float *w, const float *bias,
+                       float *y, void *scratch) {
   (void)scratch;
   const size_t first = tile_first(l->forward_step, tile), count = tile_length(l->out, l->forward_step, tile);
   l->gemm->dot(&(gemm_args){.m = l->rows,
@@ -95,8 +95,8 @@ void tr_linear_forward(const tr_linear *l, int32_t tile, const float *x, const f
   }
 }
 
-void tr_linear_backward_data(const tr_linear *l, int32_t tile, const float *dy, const float *w, float *dx, bool add,
-                             void *scratch) {
+void tr_linear_backward_data(const tr_linear_kernel *l, int32_t tile, const float *dy, const float *w, float *dx,
+                             bool add, void *scratch) {
   const size_t first = tile_first(l->data_step, tile);
   l->gemm->multiply(&(gemm_args){.m = l->rows,
                                  .n = tile_length(l->in, l->data_step, tile),
@@ -114,7 +114,7 @@ void tr_linear_backward_data(const tr_linear *l, int32_t tile, const float *dy, 
 }
 
 /* Column sums of dy over a range of outputs; the tile that starts at column 0 does all of them when tiles cut `in`. */
-static void bias_gradient(const tr_linear *l, size_t first, size_t count, const float *dy, float *db, bool add) {
+static void bias_gradient(const tr_linear_kernel *l, size_t first, size_t count, const float *dy, float *db, bool add) {
   for (size_t j = first; j < first + count; j++) {
     float sum = 0;
     for (size_t r = 0; r < l->rows; r++) sum += dy[r * l->out + j];
@@ -122,8 +122,8 @@ static void bias_gradient(const tr_linear *l, size_t first, size_t count, const 
   }
 }
 
-void tr_linear_backward_weights(const tr_linear *l, int32_t tile, const float *dy, const float *x, float *dw, float *db,
-                                bool add, void *scratch) {
+void tr_linear_backward_weights(const tr_linear_kernel *l, int32_t tile, const float *dy, const float *x, float *dw,
+                                float *db, bool add, void *scratch) {
   const size_t whole = l->weights_by_in ? l->in : l->out;
   const size_t first = tile_first(l->weight_step, tile), count = tile_length(whole, l->weight_step, tile);
   const size_t out0 = l->weights_by_in ? 0 : first, in0 = l->weights_by_in ? first : 0;

@@ -60,20 +60,6 @@ static void convert_u8(const uint8_t *x, float factor, float offset, float *y, s
   for (size_t i = 0; i < n; i++) y[i] = factor * (float)x[i] + offset;
 }
 
-/* Subtree of 2^k buffers from `first`, as far as they exist. */
-static float tree(const float *const *x, size_t count, size_t first, size_t width, size_t i) {
-  if (width == 1) return x[first][i];
-  const size_t half = width / 2;
-  const float left = tree(x, count, first, half, i);
-  return first + half < count ? left + tree(x, count, first + half, half, i) : left;
-}
-
-static void sum_tree(const float *const *x, size_t count, float *y, size_t n) {
-  size_t width = 1;
-  while (width < count) width *= 2;
-  for (size_t i = 0; i < n; i++) y[i] = tree(x, count, 0, width, i);
-}
-
 static void dropout(const float *x, float *y, size_t n, const tr_dropout_key *key, uint64_t first, bool add) {
   const double threshold = (double)key->p * 4294967296.0;
   for (size_t i = 0; i < n; i++) {
@@ -81,39 +67,6 @@ static void dropout(const float *x, float *y, size_t n, const tr_dropout_key *ke
     const tr_rng4 r = tr_rng(key->seed, TR_RNG_DROPOUT, key->step, (uint64_t)key->stream << 48 | e / 4);
     put(&y[i], r.v[e % 4] < threshold ? 0 : x[i] * (1 / (1 - key->p)), add);
   }
-}
-
-static void adamw(float *p, const float *g, float *m, float *v, size_t n, const tr_adamw_args *a) {
-  for (size_t i = 0; i < n; i++) {
-    const float grad = g[i] * a->grad_scale;
-    m[i] = a->beta1 * m[i] + (1 - a->beta1) * grad;
-    v[i] = a->beta2 * v[i] + (1 - a->beta2) * grad * grad;
-    const float step = m[i] / a->bias1 / (sqrtf(v[i] / a->bias2) + a->eps);
-    p[i] = p[i] * (1 - a->lr * a->weight_decay) - a->lr * step;
-  }
-}
-
-static void sgd(float *p, const float *g, float *momentum, size_t n, const tr_sgd_args *a) {
-  for (size_t i = 0; i < n; i++) {
-    float step = g[i] * a->grad_scale + a->weight_decay * p[i];
-    if (a->momentum != 0) {
-      momentum[i] = a->momentum * momentum[i] + step;
-      step = a->nesterov ? step + a->momentum * momentum[i] : momentum[i];
-    }
-    p[i] -= a->lr * step;
-  }
-}
-
-static double sum_squares(const float *x, size_t n) {
-  double sum = 0;
-  for (size_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
-  return sum;
-}
-
-static double sum_all(const float *x, size_t n) {
-  double sum = 0;
-  for (size_t i = 0; i < n; i++) sum += x[i];
-  return sum;
 }
 
 static void bias_add(const float *x, const float *bias, float *y, size_t rows, size_t cols) {
@@ -397,12 +350,7 @@ const tr_kernels tr_kernels_plain = {
     .add = add_all,
     .scale = scale_all,
     .convert_u8 = convert_u8,
-    .sum_tree = sum_tree,
     .dropout = dropout,
-    .adamw = adamw,
-    .sgd = sgd,
-    .sum_squares = sum_squares,
-    .sum = sum_all,
     .bias_add = bias_add,
     .bias_grad = bias_grad,
     .layer_norm_forward = layer_norm_forward,

@@ -105,27 +105,6 @@ TR_INLINE void vf_store_u8(uint8_t *p, vf a) {
 TR_INLINE vf vf_from_u8(const uint8_t *p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
-/* Doubles of the two halves, so that sums in double can be kept in 16 fixed lanes. */
-typedef struct vd {
-  __m512d lo, hi;
-} vd;
-TR_INLINE vd vd_zero(void) { return (vd){_mm512_setzero_pd(), _mm512_setzero_pd()}; }
-TR_INLINE vd vd_add_vf(vd s, vf a) {
-  s.lo = _mm512_add_pd(s.lo, _mm512_cvtps_pd(_mm512_castps512_ps256(a)));
-  s.hi = _mm512_add_pd(s.hi, _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1)));
-  return s;
-}
-TR_INLINE vd vd_add_square(vd s, vf a) {
-  const __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
-  const __m512d hi = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
-  s.lo = _mm512_fmadd_pd(lo, lo, s.lo);
-  s.hi = _mm512_fmadd_pd(hi, hi, s.hi);
-  return s;
-}
-TR_INLINE void vd_store(double *p, vd a) {
-  _mm512_storeu_pd(p, a.lo);
-  _mm512_storeu_pd(p + 8, a.hi);
-}
 
 #else /* AVX2 */
 
@@ -252,32 +231,6 @@ TR_INLINE vf vf_from_u8(const uint8_t *p) {
   return (vf){_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
               _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))};
 }
-typedef struct vd {
-  __m256d a, b, c, d;
-} vd;
-TR_INLINE vd vd_zero(void) {
-  const __m256d zero = _mm256_setzero_pd();
-  return (vd){zero, zero, zero, zero};
-}
-TR_INLINE vd vd_widen(vf a) {
-  return (vd){_mm256_cvtps_pd(_mm256_castps256_ps128(a.lo)), _mm256_cvtps_pd(_mm256_extractf128_ps(a.lo, 1)),
-              _mm256_cvtps_pd(_mm256_castps256_ps128(a.hi)), _mm256_cvtps_pd(_mm256_extractf128_ps(a.hi, 1))};
-}
-TR_INLINE vd vd_add_vf(vd s, vf a) {
-  const vd w = vd_widen(a);
-  return (vd){_mm256_add_pd(s.a, w.a), _mm256_add_pd(s.b, w.b), _mm256_add_pd(s.c, w.c), _mm256_add_pd(s.d, w.d)};
-}
-TR_INLINE vd vd_add_square(vd s, vf a) {
-  const vd w = vd_widen(a);
-  return (vd){_mm256_fmadd_pd(w.a, w.a, s.a), _mm256_fmadd_pd(w.b, w.b, s.b), _mm256_fmadd_pd(w.c, w.c, s.c),
-              _mm256_fmadd_pd(w.d, w.d, s.d)};
-}
-TR_INLINE void vd_store(double *p, vd a) {
-  _mm256_storeu_pd(p, a.a);
-  _mm256_storeu_pd(p + 4, a.b);
-  _mm256_storeu_pd(p + 8, a.c);
-  _mm256_storeu_pd(p + 12, a.d);
-}
 
 #endif
 
@@ -300,13 +253,6 @@ TR_INLINE void vf_out(float *p, size_t i, size_t left, vf a, bool add) {
 TR_INLINE float vf_sum(vf a) {
   float v[16];
   vf_store(v, a);
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; i++) v[i] += v[i + width];
-  return v[0];
-}
-TR_INLINE double vd_sum(vd a) {
-  double v[16];
-  vd_store(v, a);
   for (int width = 8; width > 0; width /= 2)
     for (int i = 0; i < width; i++) v[i] += v[i + width];
   return v[0];

@@ -7,7 +7,7 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {{16, 2200, 40}, {1, 1, 1},     {3, 5, 7},      {16, 128, 10}, {64, 130, 33},
-                               {17, 300, 65},   {100, 70, 90}, {13, 1100, 24}, {5, 3, 2000},  {97, 257, 31}};
+                               {17, 300, 65},  {100, 70, 90}, {13, 1100, 24}, {5, 3, 2000},  {97, 257, 31}};
 
 static void naive(const shape *s, const float *x, const float *w, const float *b, float *y) {
   for (int32_t r = 0; r < s->rows; r++) {
@@ -56,7 +56,7 @@ static void check(const tr_kernels *k, const shape *s, bool relu) {
   naive(s, x.data, w.data, b.data, want[0].data);
   for (size_t i = 0; relu && i < want[0].n; i++) want[0].data[i] = fmaxf(want[0].data[i], 0);
   naive_backward(s, x.data, w.data, dy.data, want[1].data, want[2].data, want[3].data);
-  tr_linear *linear = NULL;
+  tr_linear_kernel *linear = NULL;
   const tr_linear_options options = {
       .struct_bytes = sizeof options, .rows = s->rows, .in = s->in, .out = s->out, .bias = true, .relu = relu};
   cr_assert_eq(tr_linear_create(k, &options, NULL, &linear, NULL), TR_OK);
@@ -142,7 +142,7 @@ Test(linear, products_of_any_strides_do_not_depend_on_the_cut) {
 Test(linear, wrong_shapes_and_failed_allocations_are_errors) {
   tr_counting_allocator counting;
   tr_counting_allocator_init(&counting);
-  tr_linear *linear = NULL;
+  tr_linear_kernel *linear = NULL;
   tr_linear_options options = {.struct_bytes = sizeof options, .rows = 1, .in = 0, .out = 1};
   cr_assert_eq(tr_linear_create(tr_kernels_get(TR_ISA_PLAIN), &options, NULL, &linear, NULL), TR_ERR_INVALID);
   options.in = 1;
