@@ -205,11 +205,17 @@ static int remove_one(ckpt_call *call) {
 }
 
 static int copy(ckpt_call *call) {
-  char destination[TR_KEY_BYTES];
-  const char *to_url = call->cli->words[2];
+  char destination[TR_KEY_BYTES], to_url[TR_KEY_BYTES + 32];
+  const char *given = call->cli->words[2], *step = NULL;
   tr_store *to = NULL;
   tr_error error;
   tr_status status = find(call, &error);
+  /* A checkpoint keeps its folder's name: DEST is where step-<n> goes, or that folder itself. */
+  if (status == TR_OK) step = strrchr(call->url, '/') != NULL ? strrchr(call->url, '/') + 1 : call->url;
+  const char *last = strrchr(given, '/') != NULL ? strrchr(given, '/') + 1 : given;
+  const bool whole = strncmp(last, "step-", 5) == 0;
+  snprintf(to_url, sizeof to_url, "%.*s%s%s", TR_KEY_BYTES - 1, given, whole ? "" : "/",
+           whole || step == NULL ? "" : step);
   if (status == TR_OK) status = tr_stores_resolve(call->stores, to_url, &to, destination, &error);
   if (status == TR_OK) status = tr_ckpt_copy(NULL, call->store, call->folder, to, destination, &error);
   if (status != TR_OK) return failed(&error);

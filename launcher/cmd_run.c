@@ -54,7 +54,12 @@ static int dry_run(const tr_cli *cli, const tr_job *job, const tr_plan *plan) {
   return 0;
 }
 
-static void say_run(tr_term *term, const tr_cli *cli, const tr_run_info *info) {
+static void say_run(tr_term *term, const tr_cli *cli, const tr_run_info *info, bool eval) {
+  if (eval) {
+    term_note(term, "evaluates %s",
+              info->resume_step >= 0 ? info->resume_url : "what [model] init gives: no checkpoint is there");
+    return;
+  }
   if (info->attempt > 1 && cli->run_id == NULL && info->resume_step < 0) {
     term_note(term, "goes on with run %s/%s (attempt %llu), which has no checkpoint: from the beginning", info->name,
               info->run_id, (unsigned long long)info->attempt);
@@ -119,7 +124,7 @@ static int run_planned(const tr_cli *cli, const tr_job *job, const tr_plan *plan
     code = 0;
     goto done;
   }
-  say_run(term, cli, info);
+  say_run(term, cli, info, eval);
   code = supervise(cli, job, plan, run, term);
   say_end(term, cli, job, plan, run);
 done:

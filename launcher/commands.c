@@ -73,10 +73,10 @@ static const tr_cli_command commands[] = {
      "  show    step, cursor, tensors\n"
      "  verify  reads every byte and checks every checksum\n"
      "  rm      removes one (needs @...; --force removes all of a run)\n"
-     "  cp      copies one, verified as it passes\n"
+     "  cp      copies one to DEST/step-<n>, verified as it passes\n"
      "  -f JOB.toml gives run-dir and storage where they are not the defaults.\n\n"
      "Examples:\n  trainrun ckpt ls fashion-mnist\n  trainrun ckpt verify fashion-mnist@best\n"
-     "  trainrun ckpt cp fashion-mnist@latest /backup/step\n"},
+     "  trainrun ckpt cp fashion-mnist@latest /backup\n"},
     {"completion", cmd_completion, "print a shell's completion script", "completion bash|zsh|fish",
      "Examples:\n  source <(trainrun completion bash)\n  trainrun completion fish > "
      "~/.config/fish/completions/trainrun.fish\n"},

@@ -1,6 +1,7 @@
 /* Reading a job: the file's text, the flags as overrides, then one call of the config reader. */
 #include "job.h"
 
+#include "describe.h"
 #include "term.h"
 
 #include <errno.h>
@@ -213,7 +214,7 @@ static tr_status load(tr_job *job, const tr_cli *cli, tr_error *error) {
 
 int job_open(tr_job *job, const tr_cli *cli, job_kind kind, const char *target) {
   memset(job, 0, sizeof *job);
-  if (kind == JOB_FILE) {
+  if (kind == JOB_FILE || kind == JOB_SETTINGS) {
     job->path = target;
     const int code = read_file(job);
     if (code != 0) return code;
@@ -228,6 +229,11 @@ int job_open(tr_job *job, const tr_cli *cli, job_kind kind, const char *target) 
     job->config = NULL;
     if (!add_default_name(job)) return no_memory();
     status = load(job, cli, &error);
+  }
+  if (kind == JOB_FILE && (status == TR_OK || status == TR_ERR_CONFIG)) {
+    const tr_describe_check check = {
+        .cli = cli, .name = job->path, .text = job->text, .directory = job->directory, .diagnostics = job->diagnostics};
+    if (job->diagnostics != NULL && describe_check(&check) > 0) status = TR_ERR_CONFIG;
   }
   if (status == TR_OK) return 0;
   if (tr_diagnostics_errors(job->diagnostics) == 0) fprintf(stderr, "trainrun: %s\n", error.message);
@@ -256,7 +262,7 @@ int job_open_or_say(tr_job *job, const tr_cli *cli, job_kind kind, const char *t
 }
 
 int job_open_settings(tr_job *job, const tr_cli *cli) {
-  return job_open_or_say(job, cli, cli->job != NULL ? JOB_FILE : JOB_NONE, cli->job);
+  return job_open_or_say(job, cli, cli->job != NULL ? JOB_SETTINGS : JOB_NONE, cli->job);
 }
 
 void job_close(tr_job *job) {

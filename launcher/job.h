@@ -18,9 +18,10 @@ typedef struct tr_job {
 } tr_job;
 
 typedef enum job_kind {
-  JOB_FILE,    /* target is JOB.toml */
-  JOB_PROGRAM, /* target is a program; cli->arguments are its own */
-  JOB_NONE     /* no program: only run-dir, storage and the like are asked for */
+  JOB_FILE,     /* target is JOB.toml */
+  JOB_SETTINGS, /* the same, for its settings only: [params] are not looked at */
+  JOB_PROGRAM,  /* target is a program; cli->arguments are its own */
+  JOB_NONE      /* no program: only run-dir, storage and the like are asked for */
 } job_kind;
 
 /* 0 with job->config; or an exit code. Mistakes are in job->diagnostics and were not printed. Always job_close. */

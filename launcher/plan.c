@@ -155,17 +155,25 @@ static bool on_path(char found[PATH_MAX], const tr_cli *cli, const char *name) {
   return false;
 }
 
-static bool find_program(char found[PATH_MAX], const tr_cli *cli, const tr_job *job, const char *name, bool command) {
+bool plan_find_program(char found[PATH_MAX], const tr_cli *cli, const tr_config *config, const char *folder,
+                       const char *name) {
   if (strchr(name, '/') != NULL) {
-    char *path = tr_config_path(job->config, NULL, command ? "command" : "program", name);
+    char *path = tr_config_path(config, NULL, "program", name);
     const bool good = path != NULL && snprintf(found, PATH_MAX, "%s", path) < PATH_MAX && is_program(found);
     tr_free(NULL, path);
     return good;
   }
-  if (command) return on_path(found, cli, name);
   if (beside(found, name)) return true;
-  const char *folder = job->directory != NULL ? job->directory : ".";
+  if (folder == NULL) folder = ".";
   return try_path(found, folder, strlen(folder), name) || on_path(found, cli, name);
+}
+
+static bool find_command(char found[PATH_MAX], const tr_cli *cli, const tr_job *job, const char *name) {
+  if (strchr(name, '/') == NULL) return on_path(found, cli, name);
+  char *path = tr_config_path(job->config, NULL, "command", name);
+  const bool good = path != NULL && snprintf(found, PATH_MAX, "%s", path) < PATH_MAX && is_program(found);
+  tr_free(NULL, path);
+  return good;
 }
 
 static int missing_program(const char *name, bool command) {
@@ -205,7 +213,9 @@ static int choose_program(tr_plan *plan, const tr_cli *cli, const tr_job *job) {
   }
   plan->bare = job->path == NULL;
   plan->foreign = words > 0 || plan->bare;
-  if (!find_program(plan->program, cli, job, name, words > 0)) return missing_program(name, words > 0);
+  const bool found = words > 0 ? find_command(plan->program, cli, job, name)
+                               : plan_find_program(plan->program, cli, job->config, job->directory, name);
+  if (!found) return missing_program(name, words > 0);
   /* A bare script's arguments are in its command already. */
   char *const *rest = words > 0 && plan->bare ? (char *const[]){NULL} : cli->arguments;
   if (!make_argv(plan, words > 0 ? command : &name, words > 0 ? words : 1, rest)) {

@@ -20,6 +20,10 @@ typedef struct tr_plan {
 int plan_make(tr_plan *plan, const tr_cli *cli, const tr_job *job);
 void plan_close(tr_plan *plan);
 
+/* Where a job's `program` is: a path, or a name beside trainrun, in the folder of the job, in PATH. */
+bool plan_find_program(char found[PATH_MAX], const tr_cli *cli, const tr_config *config, const char *folder,
+                       const char *name);
+
 /* "1 node x 2 = 2 workers, cpu, shm, launched locally" */
 void plan_describe(const tr_plan *plan, char *text, size_t bytes);
 

@@ -70,6 +70,11 @@ static void write_head(const summary_table *table) {
 
 static void write_work(const summary_table *table) {
   if (!has(table, "steps")) return;
+  if (strcmp(text_of(table, "kind"), "eval") == 0) {
+    label(table, "checkpoint");
+    tr_write_text(table->writer, "step %.0f\n", number_of(table, "steps"));
+    return;
+  }
   label(table, "trained");
   tr_write_text(table->writer, "%.0f steps", number_of(table, "steps"));
   if (has(table, "epochs")) tr_write_text(table->writer, ", %.4g epochs", number_of(table, "epochs"));

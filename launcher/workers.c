@@ -20,11 +20,16 @@ static void shut(int *descriptor) {
 /* ---- Output ---- */
 
 static void write_log(void *self, const char *data, size_t bytes) {
-  const tr_worker *worker = self;
+  tr_worker *worker = self;
   while (worker->log >= 0 && bytes > 0) {
     const ssize_t written = write(worker->log, data, bytes);
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;
+    if (written < 0) {
+      term_error(worker->supervisor->term, "cannot write %s/%d.log, its lines are lost from here on: %s",
+                 worker->supervisor->logs, worker->rank, strerror(errno));
+      shut(&worker->log);
+      return;
+    }
     data += written;
     bytes -= (size_t)written;
   }

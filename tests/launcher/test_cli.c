@@ -166,6 +166,29 @@ Test(check, explains_where_each_value_came_from) {
   HAS(result.out, "# default");
 }
 
+Test(check, asks_the_program_for_its_parameters) {
+  const char *folder = ts_folder();
+  script(folder, "p",
+         "[ \"$1\" = --describe ] || exit 9\n"
+         "echo '{\"program\": \"p\", \"params\": [{\"name\": \"width\", \"type\": \"integer\", \"default\": \"8\", "
+         "\"help\": \"how wide\"}]}'");
+  const char *job = write_job(folder, "program = \"./p\"\nsed = 1\n[params]\nwidht = 3\n[train]\nepochs = 1\n");
+  command command = command_in(folder);
+  WITH(&command, "check", job);
+  ts_result result = run(&command);
+  EXITS(result, 78);
+  HAS(result.err, "2 mistakes");
+  HAS(result.err, "job.toml:4:1: error: unknown parameter 'widht'");
+  HAS(result.err, "did you mean 'width'?");
+  write_job(folder, "program = \"./p\"\n[params]\nwidth = \"wide\"\n");
+  result = run(&command);
+  EXITS(result, 78);
+  HAS(result.err, "job.toml:3:9: error: parameter 'width' must be an integer");
+  write_job(folder, "program = \"./p\"\n[params]\nwidth = 3\n");
+  result = run(&command);
+  EXITS(result, 0);
+}
+
 Test(check, lists_mistakes_as_json) {
   const char *folder = ts_folder();
   command command = command_in(folder);
