@@ -121,7 +121,7 @@ static tr_status map_head(int descriptor, seg_head **out, tr_error *error) {
 }
 
 tr_status tr_comm_segment_map(int descriptor, int32_t size, tr_board *board, tr_error *error) {
-  seg_head *head;
+  seg_head *head = NULL;
   TR_TRY(map_head(descriptor, &head, error));
   if (size < 1 || size > head->capacity) {
     const int32_t capacity = head->capacity;

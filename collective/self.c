@@ -5,11 +5,12 @@
 
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 typedef struct self_block {
   void *memory;
-  size_t bytes;
+  size_t bytes; /* as given to the allocator */
 } self_block;
 
 typedef struct self_comm {
@@ -22,7 +23,7 @@ typedef struct self_comm {
   _Atomic uint32_t aborted;
 } self_comm;
 
-enum { ALIGN = 64 };
+enum { ALIGN = 64, LARGE_PAGE = 2 << 20 };
 
 static void self_free(tr_comm *comm, void *p) {
   self_comm *self = (self_comm *)comm;
@@ -51,8 +52,11 @@ static tr_status self_alloc(tr_comm *comm, size_t bytes, void **out, tr_error *e
   self_comm *self = (self_comm *)comm;
   TR_TRY(tr_reserve(comm->allocator, (void **)&self->blocks, &self->block_capacity, self->block_count + 1,
                     sizeof *self->blocks, error));
-  void *memory = tr_alloc_aligned(comm->allocator, bytes, ALIGN);
+  const size_t align = bytes >= LARGE_PAGE ? LARGE_PAGE : ALIGN;
+  void *memory = tr_alloc_aligned(comm->allocator, bytes, align);
   if (memory == NULL) return tr_fail_memory(error, "a registered buffer", bytes);
+  /* As the memory of several ranks has them; where there are none, nothing happens. */
+  if (bytes >= LARGE_PAGE) (void)madvise(memory, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
   memset(memory, 0, bytes);
   self->blocks[self->block_count++] = (self_block){memory, bytes};
   *out = memory;

@@ -31,9 +31,9 @@ typedef struct tr_comm_self_options {
 } tr_comm_self_options;
 TR_API TR_MUST_USE tr_status tr_comm_open_self(const tr_comm_self_options *options, tr_comm **out, tr_error *error);
 
-/* The segment of a host: one memfd, made by whoever starts the ranks and inherited by number. It has a page of control
- * words a rank and a heap a rank at fixed sparse offsets; pages are allocated before use, so a full memory is an error
- * and never a SIGBUS. Returns the descriptor (close-on-exec set), sized for `size` ranks. */
+/* The segment of a host: one memfd, made by whoever starts the ranks and inherited by number. It is sparse: a process that
+ * joins takes a home in it, with its control words and its heap at a fixed offset; pages are allocated before use, so a
+ * full memory is an error and never a SIGBUS. Returns the descriptor (close-on-exec set), sized for `size` ranks. */
 TR_API TR_MUST_USE tr_status tr_comm_segment_create(int32_t size, int *descriptor, tr_error *error);
 
 typedef struct tr_comm_shm_options {
@@ -42,7 +42,7 @@ typedef struct tr_comm_shm_options {
   const tr_clock *clock;
   int32_t rank, size;
   int descriptor;          /* of the segment; duplicated, so the caller keeps its own */
-  uint64_t epoch;          /* flags carry it: ranks of another epoch are never seen */
+  uint64_t epoch;          /* from 1, each used once a segment; ranks of another epoch are never seen */
   uint64_t timeout_ns;     /* of one wait; 0: none */
   int32_t cores;           /* that these ranks share; 0: of this process's affinity mask */
 } tr_comm_shm_options;
@@ -61,7 +61,8 @@ typedef struct tr_comm_mpi_options {
 /* MPI_Init (once a process), ranks of MPI_COMM_WORLD. TR_ERR_UNAVAILABLE where the module or its MPI is not there. */
 TR_API TR_MUST_USE tr_status tr_comm_open_mpi(const tr_comm_mpi_options *options, tr_comm **out, tr_error *error);
 
-/* Collective when nothing is aborted; after an abort it only frees. Frees all memory of the communicator. */
+/* Frees the communicator and all its memory; waits for nobody. Under mpi it ends MPI where opening began it, which all
+ * ranks do together. */
 TR_API void tr_comm_close(tr_comm *comm);
 
 typedef struct tr_comm_info {
@@ -124,6 +125,8 @@ typedef struct tr_reduce_leaves_args {
 /* A number that names an operation under way; 0 is never one. */
 typedef uint64_t tr_comm_handle;
 
+/* Up to 64 operations are under way at once; beginning another then waits for the oldest. Buffers belong to the operation
+ * until it is complete. Ranks whose operations differ (kind, count, type, leaves) get TR_ERR_PEER. */
 TR_API TR_MUST_USE tr_status tr_comm_reduce_leaves_begin(tr_comm *comm, const tr_reduce_leaves_args *args,
                                                          tr_comm_handle *handle, tr_error *error);
 /* Leaves = ranks: the in-place all-reduce that everyone knows. F32, F64: SUM, MAX, MIN; I32, I64: the same. */
@@ -131,7 +134,8 @@ TR_API TR_MUST_USE tr_status tr_comm_all_reduce_begin(tr_comm *comm, void *buffe
                                                       tr_reduce_op op, tr_comm_handle *handle, tr_error *error);
 /* Moves operations on as far as it goes without waiting: call it between pieces of work. */
 TR_API TR_MUST_USE tr_status tr_comm_progress(tr_comm *comm, tr_error *error);
-/* Blocks until the operation (and all before it) is complete here. info may be NULL. */
+/* Blocks until the operation (and all before it) is complete here. info may be NULL. TR_ERR_TIMEOUT: nothing has moved for
+ * the communicator's timeout, and error->rank is who is missing; the operation stays under way. */
 TR_API TR_MUST_USE tr_status tr_comm_wait(tr_comm *comm, tr_comm_handle handle, tr_comm_wait_info *info,
                                           tr_error *error);
 
@@ -180,7 +184,7 @@ _Static_assert(sizeof(tr_beacon) == TR_CACHE_LINE, "a beacon is one cache line")
 typedef struct tr_board {
   tr_beacon *beacons; /* local_size of them, by local rank */
   uint32_t *stop;     /* atomic; 0: go on */
-  uint32_t *abort;    /* atomic; the epoch to abort */
+  uint32_t *abort;    /* atomic; the newest epoch to abort: it and older ones end within 10 ms */
   int32_t size;
 } tr_board;
 TR_API tr_board tr_comm_board(tr_comm *comm);
