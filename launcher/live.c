@@ -119,20 +119,23 @@ void live_board(tr_live *live, const tr_beacon *beacons, int32_t size, uint64_t 
 
 typedef struct live_line {
   char *text;
-  size_t bytes, used;
+  size_t bytes, used, columns;
   const char *between;
 } live_line;
 
+/* A part that does not fit any more is left out whole. */
 static void add(live_line *line, const char *format, ...) TR_PRINTF(2, 3);
 static void add(live_line *line, const char *format, ...) {
-  if (line->used > 0)
-    line->used += (size_t)snprintf(line->text + line->used, line->bytes - line->used, "%s", line->between);
-  if (line->used >= line->bytes) line->used = line->bytes - 1;
+  char part[128];
   va_list arguments;
   va_start(arguments, format);
-  line->used += (size_t)vsnprintf(line->text + line->used, line->bytes - line->used, format, arguments);
+  const int length = vsnprintf(part, sizeof part, format, arguments);
   va_end(arguments);
-  if (line->used >= line->bytes) line->used = line->bytes - 1;
+  const size_t gap = line->used > 0 ? strlen(line->between) : 0;
+  if (length < 0 || line->used + gap + (size_t)length >= line->bytes) return;
+  if (line->used + gap + (size_t)length >= line->columns) return;
+  line->used += (size_t)snprintf(line->text + line->used, line->bytes - line->used, "%s%s",
+                                 gap > 0 ? line->between : "", part);
 }
 
 static void add_rate(live_line *line, double rate) {
@@ -163,9 +166,7 @@ static void add_stall(live_line *line, const tr_live *live) {
   static const struct {
     tr_phase phase;
     const char *words;
-  } stalls[] = {{TR_PHASE_DATA, "waits for data"},
-                {TR_PHASE_COLLECTIVE, "waits for"},
-                {TR_PHASE_CHECKPOINT, "waits for the checkpoint"}};
+  } stalls[] = {{TR_PHASE_DATA, "data"}, {TR_PHASE_COLLECTIVE, "all-reduce"}, {TR_PHASE_CHECKPOINT, "the checkpoint"}};
   size_t worst = 0;
   for (size_t i = 1; i < sizeof stalls / sizeof *stalls; i++) {
     if (live->share[stalls[i].phase] > live->share[stalls[worst].phase]) worst = i;
@@ -175,7 +176,7 @@ static void add_stall(live_line *line, const tr_live *live) {
   const double share = all > 0 ? live->share[stalls[worst].phase] / all : 0;
   if (share < SHOWN_SHARE) return;
   if (stalls[worst].phase != TR_PHASE_COLLECTIVE) {
-    add(line, "%.0f%% %s", 100 * share, stalls[worst].words);
+    add(line, "%.0f%% on %s", 100 * share, stalls[worst].words);
     return;
   }
   int32_t blamed = 0;
@@ -183,9 +184,9 @@ static void add_stall(live_line *line, const tr_live *live) {
     if (live->blame[i] > live->blame[blamed]) blamed = i;
   }
   if (live->blame[blamed] > 0.01) {
-    add(line, "%.0f%% waits for rank %d", 100 * share, blamed);
+    add(line, "%.0f%% on rank %d", 100 * share, blamed);
   } else {
-    add(line, "%.0f%% all-reduce", 100 * share);
+    add(line, "%.0f%% on all-reduce", 100 * share);
   }
 }
 
@@ -194,7 +195,8 @@ static bool is_before_steps(const tr_live *live) {
 }
 
 void live_text(const tr_live *live, uint64_t now_ns, bool plain, int columns, char *text, size_t bytes) {
-  live_line line = {.text = text, .bytes = bytes, .between = plain ? ", " : "  "};
+  live_line line = {
+      .text = text, .bytes = bytes, .columns = columns > 0 ? (size_t)columns : bytes, .between = plain ? ", " : "  "};
   text[0] = '\0';
   if (is_before_steps(live)) {
     static const char *const words[] = {"starting", "indexing the data", "loading the checkpoint"};
@@ -208,7 +210,7 @@ void live_text(const tr_live *live, uint64_t now_ns, bool plain, int columns, ch
   } else {
     add(&line, "step %llu", (unsigned long long)step);
   }
-  if (live->epoch >= 0) add(&line, "epoch %.4g", live->epoch);
+  if (live->epoch >= 0) add(&line, "epoch %.2f", live->epoch);
   if (!isnan(live->loss)) add(&line, "loss %.4f", live->loss);
   if (!isnan(live->metric)) add(&line, "eval %s %.4f", live->metric_name, live->metric);
   if (live->phase == TR_PHASE_EVALUATION) {
@@ -220,5 +222,4 @@ void live_text(const tr_live *live, uint64_t now_ns, bool plain, int columns, ch
     add_time_left(&line, live, now_ns);
     add_stall(&line, live);
   }
-  if (columns > 1 && line.used >= (size_t)columns) text[columns - 1] = '\0';
 }

@@ -142,7 +142,7 @@ static void write_ledger(const summary_table *table) {
   qsort(causes, count, sizeof *causes, longer_first);
   for (size_t i = 0; i < count; i++) {
     const double share = causes[i].seconds / total;
-    if (share < 0.005) break;
+    if (share < 0.005) break; /* the rest is in summary.json */
     label(table, i == 0 ? "time" : "");
     tr_write_text(table->writer, "%-16s ", causes[i].name);
     write_bar(table, share);
