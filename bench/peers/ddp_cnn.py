@@ -4,7 +4,9 @@ Two processes with one thread each train on Fashion-MNIST held in memory as tens
 compiled) runs in processes of its own; one line of JSON a variant and one for the best are printed. A variant that
 does not work here says so in its line and is left out of the best.
 
-    python3 ddp_cnn.py [--ranks 2] [--threads 1] [--batch 64] [--steps 60] [--warmup 10] [--variants plain,channels_last]
+    python3 ddp_cnn.py [--ranks 2] [--threads 1] [--batch 64] [--steps 40] [--warmup 10] [--variants plain,channels_last]
+
+With --first each rank ends after its first step and prints when that was finished (CLOCK_MONOTONIC).
 """
 import argparse
 import gzip
@@ -71,6 +73,11 @@ def train(rank, args, variant, port, results):
         optimizer.step()
         return loss
 
+    if args.first:
+        step(0).item()
+        print(json.dumps({"rank": rank, "first_step_ns": time.monotonic_ns()}), flush=True)
+        dist.destroy_process_group()
+        return
     for i in range(args.warmup):
         step(i)
     times = []
@@ -83,7 +90,7 @@ def train(rank, args, variant, port, results):
         dist.barrier()
         times.append(time.perf_counter() - begin)
     if rank == 0:
-        results.put((min(times), loss.item()))
+        results.put((times, loss.item()))
     dist.destroy_process_group()
 
 
@@ -93,8 +100,11 @@ def measure(args, variant):
         port = s.getsockname()[1]
     results = mp.get_context("spawn").SimpleQueue()
     mp.spawn(train, (args, variant, port, results), nprocs=args.ranks)
-    seconds, loss = results.get()
-    return {"variant": variant, "samples_per_s": args.ranks * args.batch * args.steps / seconds, "loss": loss}
+    if args.first:
+        return {"variant": variant}
+    times, loss = results.get()
+    windows = [args.ranks * args.batch * args.steps / seconds for seconds in times]
+    return {"variant": variant, "samples_per_s": max(windows), "windows": windows, "loss": loss}
 
 
 def main():
@@ -106,6 +116,7 @@ def main():
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=10)
     parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--first", action="store_true", help="end after the first step and print when that was")
     parser.add_argument("--fused", action="store_true", help="PyTorch's fused AdamW instead of its default")
     args = parser.parse_args()
     best = None
@@ -117,6 +128,8 @@ def main():
         print(json.dumps(row), flush=True)
         if "samples_per_s" in row and (best is None or row["samples_per_s"] > best["samples_per_s"]):
             best = row
+    if args.first:
+        return
     if best is None:
         sys.exit("no variant ran")
     print(json.dumps({"best": best["variant"], "samples_per_s": best["samples_per_s"], "torch": torch.__version__}))
