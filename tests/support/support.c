@@ -11,6 +11,10 @@
 #include <time.h>
 #include <unistd.h>
 
+/* What was handed out and may be left to the end of the process: reachable from here, so that it is no leak. */
+static void **g_handed_out;
+static size_t g_handed_out_count;
+
 /* The folders that this process made. A forked child inherits the list but must not remove what is its parent's. */
 static char *g_folders[64];
 static size_t g_folder_count;
@@ -19,6 +23,14 @@ static pid_t g_owner;
 static void die(const char *what, const char *name) {
   fprintf(stderr, "test support: %s %s: %s\n", what, name, strerror(errno));
   abort();
+}
+
+static void *hand_out(void *memory) {
+  void **grown = realloc(g_handed_out, (g_handed_out_count + 1) * sizeof *grown);
+  if (grown == NULL) die("no memory", "");
+  g_handed_out = grown;
+  g_handed_out[g_handed_out_count++] = memory;
+  return memory;
 }
 
 bool ts_long(void) {
@@ -62,7 +74,7 @@ char *ts_format(const char *format, ...) {
   char *text = NULL;
   if (vasprintf(&text, format, arguments) < 0) die("no memory", format);
   va_end(arguments);
-  return text;
+  return hand_out(text);
 }
 
 char *ts_built(const char *path) { return ts_format("%s/%s", TRAINRUN_BUILD_DIR, path); }
@@ -94,7 +106,7 @@ char *ts_file_read(const char *path, size_t *count) {
   fclose(file);
   bytes[used] = '\0';
   if (count != NULL) *count = used;
-  return bytes;
+  return hand_out(bytes);
 }
 
 bool ts_exists(const char *path) { return access(path, F_OK) == 0; }
