@@ -112,6 +112,7 @@ static int run_planned(const tr_cli *cli, const tr_job *job, const tr_plan *plan
                                   .eval = eval,
                                   .world_size = plan->workers,
                                   .device = plan->device};
+  supervise_block_signals();
   if (status == TR_OK) status = tr_run_open(&options, &run, &error);
   if (status != TR_OK) {
     term_error(term, "%s", error.message);

@@ -173,6 +173,7 @@ static void started(tr_control *control, const control_event *event, uint64_t no
   const uint64_t resumed = event->step > 0 ? (uint64_t)event->step : 0;
   if (control->restarts > 0 && control->cause.step > resumed) control->steps_lost += control->cause.step - resumed;
   control->state = CONTROL_RUNNING;
+  control->resumed_step = resumed;
   control->alive = control->options.size;
   control->deadline_ns = 0;
   control->killed = false;
@@ -246,10 +247,28 @@ static void beacon(tr_control *control, const control_event *event, uint64_t now
   control->any_attached = control->any_attached || rank->attached;
 }
 
+/* No step of this attempt has been made yet, and the workers, busy with the data or a checkpoint, would not look up. */
+static bool only_prepares(const tr_control *control) {
+  bool prepares = false;
+  for (int32_t i = 0; i < control->options.size; i++) {
+    const control_rank *rank = &control->options.ranks[i];
+    if (!rank->alive) continue;
+    if (!rank->attached || rank->phase > TR_PHASE_LOADING || rank->step > control->resumed_step) return false;
+    prepares = prepares || rank->phase != TR_PHASE_STARTING;
+  }
+  return prepares;
+}
+
 static void stop(tr_control *control, tr_stop_reason reason, uint64_t now, control_output *output) {
   switch (control->state) {
     case CONTROL_RUNNING:
       control->stop = reason;
+      if (only_prepares(control)) {
+        control->state = CONTROL_CLEARING;
+        control->deadline_ns = 0;
+        act(output, ACTION_KILL, reason);
+        return;
+      }
       control->state = CONTROL_STOPPING;
       control->deadline_ns = now + control->options.stop_grace_ns;
       act(output, ACTION_ASK_STOP, reason);
@@ -287,14 +306,24 @@ static bool may_hang(const control_rank *rank) {
   }
 }
 
+/* An evaluation reads, computes and sums in one phase, so it may wait for a store too: it gets more time. */
+static uint64_t patience(const tr_control *control, const control_rank *rank) {
+  const uint64_t time = control->options.hang_timeout_ns;
+  return rank->phase == TR_PHASE_EVALUATION && !rank->suspended ? 5 * time : time;
+}
+
+static bool waits_for_others(const control_rank *rank) {
+  return !rank->suspended && (rank->phase == TR_PHASE_COLLECTIVE || rank->waits_for >= 0);
+}
+
 int32_t control_culprit(const tr_control *control) {
   const control_rank *ranks = control->options.ranks;
   int32_t oldest = -1;
   for (int32_t i = 0; i < control->options.size; i++) {
     if (!ranks[i].alive || !ranks[i].attached) continue;
     /* One that waits for others is to blame only where all do. */
-    const bool waits = ranks[i].phase == TR_PHASE_COLLECTIVE && !ranks[i].suspended;
-    const bool oldest_waits = oldest >= 0 && ranks[oldest].phase == TR_PHASE_COLLECTIVE && !ranks[oldest].suspended;
+    const bool waits = waits_for_others(&ranks[i]);
+    const bool oldest_waits = oldest >= 0 && waits_for_others(&ranks[oldest]);
     if (oldest < 0 || (oldest_waits && !waits) ||
         (oldest_waits == waits && ranks[i].moved_ns < ranks[oldest].moved_ns)) {
       oldest = i;
@@ -308,7 +337,7 @@ static bool all_stand_still(const tr_control *control, uint64_t now) {
   for (int32_t i = 0; i < control->options.size; i++) {
     const control_rank *rank = &control->options.ranks[i];
     if (!rank->alive) continue;
-    if (!rank->attached || now - rank->moved_ns < control->options.hang_timeout_ns) return false;
+    if (!rank->attached || now - rank->moved_ns < patience(control, rank)) return false;
     any = true;
   }
   return any;
@@ -318,8 +347,8 @@ static void look_for_hang(tr_control *control, uint64_t now, control_output *out
   int32_t stuck = -1;
   for (int32_t i = 0; i < control->options.size; i++) {
     const control_rank *rank = &control->options.ranks[i];
-    if (!rank->alive || !rank->attached || now - rank->moved_ns < control->options.hang_timeout_ns) continue;
-    const bool waits = rank->phase == TR_PHASE_COLLECTIVE && !rank->suspended;
+    if (!rank->alive || !rank->attached || now - rank->moved_ns < patience(control, rank)) continue;
+    const bool waits = waits_for_others(rank);
     if (may_hang(rank) && !waits && (stuck < 0 || rank->moved_ns < control->options.ranks[stuck].moved_ns)) stuck = i;
   }
   /* Everybody waits in a collective and nobody comes: the longest waiting one goes. */

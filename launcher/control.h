@@ -103,6 +103,7 @@ typedef struct tr_control {
   tr_stop_reason stop;
   bool killed; /* the launcher killed what was left: codes say nothing any more */
   bool any_attached;
+  uint64_t resumed_step;     /* where this attempt began */
   uint64_t failed_step;      /* highest step at the last failure */
   control_cause cause;       /* of this attempt */
   control_cause first_cause; /* of a row of failures without progress */

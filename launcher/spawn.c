@@ -25,7 +25,8 @@ static void close_others(void) {
 }
 
 static void default_signals(void) {
-  static const int changed[] = {SIGPIPE, SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGCHLD};
+  /* A shell starts what runs in its background with SIGINT ignored; nohup's SIGHUP stays ignored. */
+  static const int changed[] = {SIGPIPE, SIGINT, SIGTERM, SIGUSR1, SIGCHLD};
   const struct sigaction standard = {.sa_handler = SIG_DFL};
   sigset_t none;
   for (size_t i = 0; i < sizeof changed / sizeof *changed; i++) sigaction(changed[i], &standard, NULL);

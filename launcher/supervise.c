@@ -247,18 +247,27 @@ static void end_lingering(tr_supervisor *supervisor) {
 
 /* ---- Signals ---- */
 
-static bool open_signals(tr_supervisor *supervisor) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGUSR1);
-  sigaddset(&set, SIGCHLD);
+static void signals_of(sigset_t *set) {
+  sigemptyset(set);
+  sigaddset(set, SIGINT);
+  sigaddset(set, SIGTERM);
+  sigaddset(set, SIGUSR1);
+  sigaddset(set, SIGCHLD);
   struct sigaction hangup;
   /* nohup stays what it is */
-  if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&set, SIGHUP);
+  if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(set, SIGHUP);
+}
+
+void supervise_block_signals(void) {
+  sigset_t set;
+  signals_of(&set);
   signal(SIGPIPE, SIG_IGN);
-  sigprocmask(SIG_BLOCK, &set, &supervisor->outer_mask);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+static bool open_signals(tr_supervisor *supervisor) {
+  sigset_t set;
+  signals_of(&set);
   supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   return supervisor->signals >= 0;
 }

@@ -14,7 +14,6 @@
 #include <trainrun/collective.h>
 #include <trainrun/run.h>
 
-#include <signal.h>
 #include <sys/types.h>
 
 typedef struct tr_supervisor tr_supervisor;
@@ -46,7 +45,6 @@ struct tr_supervisor {
   tr_worker *workers;
   int32_t size;
   tr_live live;
-  sigset_t outer_mask;
 
   int signals;             /* signalfd */
   int null;                /* /dev/null */
@@ -64,6 +62,8 @@ struct tr_supervisor {
   char cause[1024];       /* of the end, for people */
 };
 
+/* From here on signals wait until supervise() takes them up: a stop is never lost between two states. */
+void supervise_block_signals(void);
 /* The exit code of the command. `run` is open and not done. */
 int supervise(const tr_cli *cli, const tr_job *job, const tr_plan *plan, tr_run *run, tr_term *term);
 

@@ -205,6 +205,16 @@ Test(control, clears_the_others_when_one_was_stopped_before_it_joined) {
   expect_end(&story, "preempted", 75);
 }
 
+Test(control, ends_workers_at_once_that_still_prepare) {
+  told story;
+  begin(&story);
+  for (int32_t i = 0; i < RANKS; i++) move(&story, i, 0, i == 0 ? TR_PHASE_INDEXING : TR_PHASE_STARTING);
+  tell(&story, (control_event){.type = EVENT_STOP, .reason = TR_STOP_PREEMPT});
+  cr_assert(did(&story, ACTION_KILL));
+  bury_rest(&story);
+  expect_end(&story, "preempted", 75);
+}
+
 Test(control, is_done_when_the_work_ended_before_the_stop_was_seen) {
   told story;
   begin(&story);
@@ -265,6 +275,18 @@ Test(control, leaves_a_rank_alone_whose_store_does_not_answer) {
   story.now += 600 * SECOND;
   tell(&story, (control_event){.type = EVENT_TICK});
   cr_assert_eq(story.control.state, CONTROL_RUNNING);
+}
+
+Test(control, has_more_patience_with_an_evaluation) {
+  told story;
+  begin(&story);
+  for (int32_t i = 0; i < RANKS; i++) move(&story, i, 7, TR_PHASE_EVALUATION);
+  story.now += 200 * SECOND;
+  tell(&story, (control_event){.type = EVENT_TICK});
+  cr_assert_eq(story.control.state, CONTROL_RUNNING);
+  story.now += 200 * SECOND;
+  tell(&story, (control_event){.type = EVENT_TICK});
+  cr_assert_eq(story.control.cause.kind, CAUSE_STUCK);
 }
 
 Test(control, finds_a_suspended_rank_wherever_it_is) {
