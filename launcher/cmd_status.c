@@ -44,8 +44,8 @@ static void write_workers_json(tr_writer *writer, const tr_board *board) {
         i > 0 ? "," : "", i, __atomic_load_n(&beacon->pid, __ATOMIC_RELAXED),
         (unsigned long long)__atomic_load_n(&beacon->step, __ATOMIC_RELAXED),
         tr_phase_name((tr_phase)__atomic_load_n(&beacon->phase, __ATOMIC_RELAXED)));
-    if (progress > 0 && progress <= now) {
-      tr_write_text(writer, "%.3f}", (double)(now - progress) / 1e9);
+    if (progress > 0) {
+      tr_write_text(writer, "%.3f}", progress < now ? (double)(now - progress) / 1e9 : 0);
     } else {
       tr_write_text(writer, "null}");
     }
@@ -81,8 +81,8 @@ static void write_table(const found_run *run, const tr_board *board) {
     printf("%6d %8u %10llu  %-12s ", i, __atomic_load_n(&beacon->pid, __ATOMIC_RELAXED),
            (unsigned long long)__atomic_load_n(&beacon->step, __ATOMIC_RELAXED),
            tr_phase_name((tr_phase)__atomic_load_n(&beacon->phase, __ATOMIC_RELAXED)));
-    if (progress > 0 && progress <= now) {
-      printf("%.1f s ago\n", (double)(now - progress) / 1e9);
+    if (progress > 0) {
+      printf("%.1f s ago\n", progress < now ? (double)(now - progress) / 1e9 : 0);
     } else {
       printf("none yet\n");
     }

@@ -357,7 +357,10 @@ static void look_for_hang(tr_control *control, uint64_t now, control_output *out
     if (culprit >= 0 && may_hang(&control->options.ranks[culprit])) stuck = culprit;
   }
   if (stuck < 0) return;
-  const control_cause cause = {.kind = CAUSE_STUCK, .rank = stuck, .phase = control->options.ranks[stuck].phase};
+  const control_cause cause = {.kind = CAUSE_STUCK,
+                               .rank = stuck,
+                               .phase = control->options.ranks[stuck].phase,
+                               .suspended = control->options.ranks[stuck].suspended};
   fail(control, &cause, now, output);
 }
 

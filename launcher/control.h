@@ -32,7 +32,8 @@ typedef struct control_cause {
   int code; /* exit code or signal */
   uint64_t step;
   tr_phase phase;
-  bool final; /* trying again cannot help */
+  bool suspended; /* stuck because its process is stopped */
+  bool final;     /* trying again cannot help */
 } control_cause;
 
 typedef struct control_rank {

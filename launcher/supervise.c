@@ -194,6 +194,13 @@ static bool look_for_death(tr_worker *worker, worker_death *death) {
   return true;
 }
 
+/* Codes that say the same the next time: 2, 69 and 78 of an SDK program; 126 and 127 where nothing could be run. */
+static bool is_final_code(const tr_worker *worker, int code, bool attached) {
+  const bool sdk = attached || !worker->supervisor->plan->foreign;
+  if (sdk) return code == EXIT_USAGE || code == EXIT_UNAVAILABLE || code == EXIT_CONFIG || code == 126 || code == 127;
+  return code == 126 || code == 127;
+}
+
 static void bury(tr_supervisor *supervisor, const worker_death *death) {
   tr_worker *worker = &supervisor->workers[death->rank];
   worker_drain(worker);
@@ -202,14 +209,15 @@ static void bury(tr_supervisor *supervisor, const worker_death *death) {
   waitpid(worker->pid, NULL, 0);
   worker->lingers = kill(-worker->pid, 0) == 0;
   if (!worker->lingers) guard_forget(supervisor->guard, worker->pid);
-  const bool cannot_run = death->signal == 0 && (death->code == 126 || death->code == 127);
+  const bool attached = worker->spoke ||
+                        __atomic_load_n(&supervisor->board.beacons[death->rank].pid, __ATOMIC_RELAXED) != 0;
   const control_event event = {
       .type = EVENT_EXITED,
       .rank = death->rank,
       .code = death->code,
       .signal = death->signal,
-      .final = worker->final || (cannot_run && !worker->spoke),
-      .attached = worker->spoke || __atomic_load_n(&supervisor->board.beacons[death->rank].pid, __ATOMIC_RELAXED) != 0,
+      .final = worker->final || (death->signal == 0 && is_final_code(worker, death->code, attached)),
+      .attached = attached,
   };
   dispatch(supervisor, &event);
 }

@@ -166,8 +166,8 @@ void worker_describe_failure(tr_worker *worker, const control_cause *cause, char
                cause->code == SIGKILL ? ", by somebody or for want of memory" : "");
       break;
     case CAUSE_STUCK:
-      snprintf(what, sizeof what, "made no progress for longer than failure.hang-timeout, stuck in '%s'",
-               tr_phase_name(cause->phase));
+      snprintf(what, sizeof what, "made no progress for longer than failure.hang-timeout, %s '%s'",
+               cause->suspended ? "its process stopped (SIGSTOP) in" : "stuck in", tr_phase_name(cause->phase));
       break;
     case CAUSE_START: snprintf(what, sizeof what, "could not be started"); break;
     default: snprintf(what, sizeof what, "ended with exit code %d", cause->code); break;

@@ -96,6 +96,18 @@ Test(cli, names_three_ways_to_give_nodes) {
   HAS(result.err, "--hosts");
 }
 
+Test(cli, refuses_to_start_one_job_a_task) {
+  static const char *const environment[] = {"OMPI_COMM_WORLD_SIZE=2", NULL};
+  const char *folder = ts_folder();
+  command command = command_in(folder);
+  command.options.environment = environment;
+  WITH(&command, "--workers", "2", script(folder, "p", "echo started"));
+  const ts_result result = run(&command);
+  EXITS(result, 69);
+  HAS(result.err, "mpirun -np N PROGRAM JOB.toml");
+  HAS_NOT(result.out, "started");
+}
+
 Test(cli, refuses_a_flag_of_another_subcommand) {
   const ts_result result = call("schema", "--fresh", NULL, NULL);
   EXITS(result, 2);

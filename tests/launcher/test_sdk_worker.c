@@ -86,6 +86,17 @@ Test(sdk_worker, whose_data_are_corrupt_is_not_retried) {
   HAS_NOT(result.err, "restart");
 }
 
+Test(sdk_worker, that_says_its_job_is_wrong_is_not_retried) {
+  static const char *const codes[] = {"fail-code=78", "fail-code=69"};
+  for (size_t i = 0; i < 2; i++) {
+    const char *folder = ts_format("%s/%zu", ts_folder(), i);
+    cr_assert_eq(mkdir(folder, 0700), 0);
+    const ts_result result = FAKE(folder, "", "steps=10", "fail-rank=1", "fail-step=4", codes[i]);
+    EXITS(result, i == 0 ? 78 : 69);
+    HAS_NOT(result.err, "restart");
+  }
+}
+
 Test(sdk_worker, that_meets_a_passing_error_is_retried) {
   const char *folder = ts_folder();
   const char *once = ts_format("fail-once=%s/once", folder);
