@@ -78,6 +78,7 @@ static tr_status wait_for(engine *e, uint64_t seq, int32_t *last_rank, tr_error 
     status = engine_advance(e, 0, &moved, error);
     if (e->completed >= seq || status != TR_OK) break;
     if (moved) {
+      if (patience.deadline_ns != 0) engine_rested(e);
       patience = (engine_patience){0};
       continue;
     }

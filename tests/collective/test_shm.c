@@ -201,6 +201,21 @@ static int come_late(tr_comm *comm, int rank) {
 
 Test(shm, a_wait_says_for_whom_and_how_long) { run_threads(come_late); }
 
+static int32_t waits_for(tr_comm *comm, int rank) {
+  return __atomic_load_n(&tr_comm_board(comm).beacons[rank].waits_for, __ATOMIC_RELAXED);
+}
+
+static int be_waited_for(tr_comm *comm, int rank) {
+  float *buffer;
+  if (tr_comm_alloc(comm, 1 << 20, (void **)&buffer, NULL) != TR_OK) return 1;
+  if (rank == 1) tr_clock_sleep_ns(NULL, 100000000);
+  if (rank == 1 && (waits_for(comm, 0) != 1 || waits_for(comm, 2) != 1 || waits_for(comm, 1) != -1)) return 2;
+  if (tr_comm_all_reduce(comm, buffer, 1 << 18, TR_F32, TR_SUM, NULL, NULL) != TR_OK) return 3;
+  return waits_for(comm, rank) == -1 ? 0 : 4;
+}
+
+Test(shm, the_board_says_who_waits_for_whom) { run_threads(be_waited_for); }
+
 static int abort_by_one(tr_comm *comm, int rank) {
   int32_t word = rank;
   tr_error error;
@@ -350,8 +365,8 @@ static int successor(int descriptor, int rank, int size) {
 static int survivor(int descriptor, int rank, int size) {
   tr_comm *comm = must_open(descriptor, rank, size, 1);
   float x = 1;
-  if (tr_comm_all_reduce(comm, &x, 1, TR_F32, TR_SUM, NULL, NULL) != TR_OK) return 1;
-  if (rank == 1) return 0; /* dies without a word */
+  const tr_status first = tr_comm_all_reduce(comm, &x, 1, TR_F32, TR_SUM, NULL, NULL);
+  if (rank == 1) return first == TR_OK ? 0 : 1; /* dies without a word */
   if (tr_comm_rebuild(comm, rank, size, 1, NULL) != TR_ERR_INVALID) return 2;
   x = 1;
   if (tr_comm_all_reduce(comm, &x, 1, TR_F32, TR_SUM, NULL, NULL) != TR_ERR_ABORTED) return 3;
