@@ -3,6 +3,7 @@
  * Memory of the weight gradient: `parts` holds for each tile [dw][db], padded to 16 floats each. */
 #include "conv_columns.h"
 #include "conv_shape.h"
+#include "conv_turned.h"
 #include "isa.h"
 
 #include <string.h>
@@ -19,6 +20,8 @@ struct tr_conv {
   conv_shape shape;
   conv_way forward, backward;
   bool trains, input_grad;
+  bool turns; /* the columns of backward leave dx to a convolution with turned weights */
+  conv_shape turned;
   int32_t tile_rows, tiles;
 };
 
@@ -52,6 +55,7 @@ static void choose(tr_conv *conv) {
   if (three && whole && s->pool) conv->backward = WAY_SPARSE;
   if (small) conv->forward = WAY_SMALL;
   if (small && !conv->input_grad) conv->backward = WAY_SMALL;
+  conv->turns = conv->input_grad && conv->backward == WAY_COLUMNS && conv_turned_shape(conv->special, s, &conv->turned);
 }
 
 static bool shape_init(conv_shape *s, const tr_conv_options *o) {
@@ -125,10 +129,16 @@ void tr_conv_output(const tr_conv *c, int32_t *out_h, int32_t *out_w) {
 
 int32_t tr_conv_tiles(const tr_conv *c) { return c->tiles; }
 
-size_t tr_conv_packed_bytes(const tr_conv *c) {
+/* The weights of forward; those of a turned backward stand behind them. */
+static size_t forward_packed_bytes(const tr_conv *c) {
   if (c->forward == WAY_WINOGRAD) return c->special->winograd_packed_bytes(&c->shape);
   if (c->forward == WAY_SMALL) return c->special->small_packed_bytes(&c->shape);
   return weight_floats(&c->shape) * sizeof(float);
+}
+
+size_t tr_conv_packed_bytes(const tr_conv *c) {
+  const size_t forward = round_up(forward_packed_bytes(c), 64);
+  return c->turns ? forward + conv_turned_packed_bytes(c->special, &c->turned) : forward;
 }
 
 size_t tr_conv_saved_bytes(const tr_conv *c) {
@@ -148,7 +158,9 @@ static size_t way_scratch(const tr_conv *c, conv_way way) {
 
 size_t tr_conv_scratch_bytes(const tr_conv *c) {
   const size_t forward = way_scratch(c, c->forward), backward = c->trains ? way_scratch(c, c->backward) : 0;
-  return forward > backward ? forward : backward;
+  const size_t turned = c->turns ? conv_turned_scratch_bytes(c->special, &c->turned) : 0;
+  const size_t most = forward > backward ? forward : backward;
+  return most > turned ? most : turned;
 }
 
 static size_t part_floats(const conv_shape *s) { return round_up(weight_floats(s), 16) + round_up((size_t)s->oc, 16); }
@@ -161,6 +173,7 @@ void tr_conv_pack(const tr_conv *c, const float *w, void *packed) {
   if (c->forward == WAY_WINOGRAD) c->special->winograd_pack(&c->shape, w, packed);
   if (c->forward == WAY_SMALL) c->special->small_pack(&c->shape, w, packed);
   if (c->forward == WAY_COLUMNS) memcpy(packed, w, weight_floats(&c->shape) * sizeof(float));
+  if (c->turns) conv_turned_pack(c->special, &c->turned, w, (char *)packed + round_up(forward_packed_bytes(c), 64));
 }
 
 static int32_t tile_end(const tr_conv *c, int32_t tile) {
@@ -184,7 +197,6 @@ void tr_conv_forward(const tr_conv *c, int32_t tile, const float *x, const void 
 void tr_conv_backward(const tr_conv *c, int32_t tile, const float *x, const float *w, const void *packed,
                       const float *y, const void *saved, const float *dy, float *dx, bool add_dx, void *parts,
                       void *scratch) {
-  (void)packed;
   const int32_t r0 = tile * c->tile_rows, r1 = tile_end(c, tile);
   float *at = (float *)parts + (size_t)tile * part_floats(&c->shape);
   const conv_part part = {.dw = at, .db = at + round_up(weight_floats(&c->shape), 16)};
@@ -197,7 +209,11 @@ void tr_conv_backward(const tr_conv *c, int32_t tile, const float *x, const floa
     case WAY_WINOGRAD:
     case WAY_COLUMNS: break;
   }
-  conv_columns_backward(&c->shape, c->gemm, r0, r1, x, w, y, saved, dy, dx, add_dx, part, scratch);
+  float *columns_dx = c->turns ? NULL : dx;
+  conv_columns_backward(&c->shape, c->gemm, r0, r1, x, w, y, saved, dy, columns_dx, add_dx, part, scratch);
+  if (c->turns && dx)
+    conv_turned_backward(c->special, &c->turned, c->shape.relu, r0, r1,
+                         (const char *)packed + round_up(forward_packed_bytes(c), 64), y, dy, dx, add_dx, scratch);
 }
 
 /* to (+)= the sum over tiles of n floats at `from`, one after the other. */

@@ -220,6 +220,18 @@ static inline void fx_cnn(fx *f, tr_graph *g, int size) {
   fx_end_with_xent(f, g, tr_linear(g, "fc2", x, 10, true), 10, TR_I32);
 }
 
+/* Channels that fill registers, so that the special kernels serve; a tensor that three convolutions read. */
+static inline void fx_wide_convolutions(fx *f, tr_graph *g, int size) {
+  tr_tensor x = tr_relu(g, fx_conv(g, "conv1", fx_image(g, size + 3, 6, 1), 16, 3, 1, 1));
+  const tr_tensor a = tr_relu(g, fx_conv(g, "conv2", x, 32, 3, 1, 1));
+  const tr_tensor b = fx_conv(g, "conv3", x, 32, 3, 1, 1);
+  x = tr_max_pool2d(g, tr_relu(g, fx_conv(g, "conv4", x, 48, 3, 1, 0)), NULL);
+  tr_tensor y = fx_conv(g, "conv5", tr_add(g, a, b), 16, 3, 1, 2);
+  y = tr_layer_norm(g, "norm", tr_linear(g, "left", tr_flatten(g, y), 7, true), 1e-2f);
+  y = tr_add(g, y, tr_linear(g, "right", tr_flatten(g, x), 7, true));
+  fx_end_with_xent(f, g, tr_linear(g, "out", y, 5, true), 5, TR_U8);
+}
+
 static inline void fx_rectangular_convolution(fx *f, tr_graph *g, int size) {
   const tr_conv2d_options options = {.struct_bytes = sizeof options,
                                      .out_channels = size,
@@ -319,6 +331,7 @@ static const fx_model fx_models[] = {
     {"linear_of_sequences", fx_linear_of_sequences},
     {"convolutions", fx_convolutions},
     {"cnn", fx_cnn},
+    {"wide_convolutions", fx_wide_convolutions},
     {"rectangular_convolution", fx_rectangular_convolution},
     {"pools", fx_pools},
     {"layer_norm", fx_layer_norm},
