@@ -80,10 +80,8 @@ tr_status engine_rest(engine *e, engine_patience *patience, tr_error *error) {
     return TR_OK;
   }
   const uint64_t now = tr_clock_now_ns(e->base.clock);
-  if (patience->deadline_ns == 0) {
-    patience->deadline_ns = e->timeout_ns > 0 ? now + e->timeout_ns : UINT64_MAX;
-    set_waits_for(e, e->missing);
-  }
+  if (patience->deadline_ns == 0) patience->deadline_ns = e->timeout_ns > 0 ? now + e->timeout_ns : UINT64_MAX;
+  set_waits_for(e, e->missing); /* one may have come since, and another still be missing */
   if (now >= patience->deadline_ns) {
     engine_rested(e);
     return fail_timeout(e, error);
