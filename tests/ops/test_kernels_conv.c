@@ -17,6 +17,7 @@ static const shape shapes[] = {
     {2, 4, 4, 16, 16, 3, 1, 0, true, true, true},    /* one pooled pixel */
     {2, 9, 9, 16, 32, 3, 1, 1, true, false, true},   /* winograd without pool, odd size */
     {2, 9, 9, 32, 16, 3, 1, 0, false, false, true},  /* without ReLU */
+    {2, 7, 7, 16, 16, 3, 1, 0, true, false, true},   /* winograd of small tiles */
     {2, 12, 10, 8, 24, 3, 1, 1, true, true, true},   /* eight lanes only */
     {2, 7, 9, 3, 16, 3, 2, 1, true, false, false},   /* few channels, strided */
     {2, 7, 9, 3, 16, 3, 2, 1, false, false, true},   /* the same with dx */
