@@ -39,7 +39,7 @@ static void check_element(fx *f, const tr_param_info *info, uint64_t i, double l
 static void check_parameter(fx *f, const tr_param_info *info, double loss, const char *what, tally *t) {
   double scale = 0.0;
   for (uint64_t i = 0; i < info->count; i++) scale = fmax(scale, fabs((double)f->gradient[info->offset + i]));
-  const uint64_t step = info->count / (ts_long() ? 19 : 7) + 1;
+  const uint64_t step = info->count / (ts_long() ? 19 : 3) + 1;
   t->error = t->size = 0.0;
   for (uint64_t i = 0; i < info->count; i += step) check_element(f, info, i, loss, scale, t);
   cr_assert_lt(sqrt(t->error), 0.05 * sqrt(t->size) + 0.01 * scale + 1e-3,
