@@ -68,7 +68,7 @@ static inline char *only_run(const char *folder, const char *name) {
   cr_assert_null(fgets((char[4096]){0}, 4096, out), "more than one run of %s", name);
   pclose(out);
   path[strcspn(path, "\n")] = '\0';
-  return strdup(path);
+  return ts_format("%s", path);
 }
 
 /* Waits until the file has the text. */

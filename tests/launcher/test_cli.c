@@ -210,6 +210,7 @@ Test(check, lists_mistakes_as_json) {
   json_t *root = json_loads(result.out, 0, NULL);
   cr_assert_eq(json_array_size(root), 1);
   cr_assert_eq(json_integer_value(json_object_get(json_array_get(root, 0), "line")), 2);
+  json_decref(root);
 }
 
 Test(schema, is_json) {
@@ -218,6 +219,7 @@ Test(schema, is_json) {
   json_t *root = json_loads(result.out, 0, NULL);
   cr_assert(json_is_object(root));
   cr_assert_not_null(json_object_get(root, "properties"));
+  json_decref(root);
 }
 
 Test(init, writes_jobs_that_check_finds_right) {

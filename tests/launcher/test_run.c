@@ -165,6 +165,7 @@ Test(run, writes_one_json_object_a_line) {
       cr_assert_str_eq(json_string_value(json_object_get(root, "line")), "a \"b\"");
     }
     summaries += strcmp(type, "summary") == 0;
+    json_decref(root);
   }
   cr_assert_eq(outputs, 2);
   cr_assert_eq(summaries, 1);
@@ -233,6 +234,7 @@ Test(run, lists_watches_and_stops_a_running_job) {
     mine += json_integer_value(json_object_get(json_array_get(list, i), "pid")) == process.pid;
   }
   cr_assert_eq(mine, 1);
+  json_decref(list);
   WITH(&logs, "logs", "p", "--rank", "1");
   const ts_result printed = run(&logs);
   EXITS(printed, 0);

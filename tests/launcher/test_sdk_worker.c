@@ -201,6 +201,7 @@ Test(sdk_worker, shows_in_status) {
     cr_assert_str_eq(json_string_value(json_object_get(worker, "phase")), "compute");
     cr_assert_lt(json_number_value(json_object_get(worker, "last_progress_s")), 5);
   }
+  json_decref(root);
   kill(process.pid, SIGTERM);
   const ts_result result = ts_finish(&process, 20);
   EXITS(result, 75);
