@@ -155,7 +155,7 @@ void tr_linear_backward_weights(const tr_linear_kernel *linear, int32_t tile, co
                                 float *dw, float *db, bool add, void *scratch);
 
 /* --- Convolution with what may follow it: bias, ReLU, max-pool 2x2 of stride 2. ---------------------------------
- * An object made once for a shape; it chooses among direct, Winograd, sparse and oneDNN kernels by shape and ISA alone.
+ * An object made once for a shape; it chooses among direct, Winograd, sparse and column kernels by shape and ISA alone.
  * Work is cut into tr_conv_tiles() tiles of whole rows, a function of the shape alone. Any number of tiles may run at
  * once, each on one thread with a scratch of its own; two threads never run one tile of one object at once, and one
  * object serves one graph execution at a time.
@@ -183,7 +183,7 @@ TR_MUST_USE tr_status tr_conv_create(const tr_kernels *kernels, const tr_conv_op
                                      const tr_allocator *allocator, tr_conv **conv, tr_error *error);
 void tr_conv_destroy(tr_conv *conv);
 
-const char *tr_conv_algorithm(const tr_conv *conv); /* for profiles and fingerprints: "winograd+sparse", "dnnl", ... */
+const char *tr_conv_algorithm(const tr_conv *conv); /* for profiles and fingerprints: "winograd+sparse", "columns" */
 void tr_conv_output(const tr_conv *conv, int32_t *out_h, int32_t *out_w); /* after the pool */
 int32_t tr_conv_tiles(const tr_conv *conv);
 /* All of these are bytes at 64-byte alignment; 0 where nothing is needed. */
