@@ -149,7 +149,7 @@ tr_status tr_trainer_report_end(tr_trainer *trainer, tr_train_result *result, tr
   tr_train_result made = {
       .steps = trainer->step,
       .samples = trainer->samples,
-      .epochs = trainer->step / trainer->batches,
+      .epochs = trainer->cursor.epoch,
       .loss = trainer->last_loss,
       .eval_loss = trainer->eval_count > 0 ? trainer->eval_sets[0].values[0] : NAN,
       .params_crc32c = tr_params_crc32c(trainer->params),

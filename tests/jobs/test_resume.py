@@ -121,7 +121,8 @@ folder.run("--workers", 2, job)
 trained = folder.summary("judged")
 result = folder.run("eval", "--workers", 3, job)
 judged = folder.summary("judged")
-tap.check(result.code == 0 and judged.get("kind") == "eval" and judged["metrics"] == trained["metrics"],
+tap.check(result.code == 0 and judged.get("kind") == "eval" and judged["metrics"] == trained["metrics"]
+          and judged["epochs"] == trained["epochs"] and judged["steps"] == 12,
           "eval of the newest checkpoint gives the metrics of training's end", "%s\n%s\n%s" % (result.output, judged, trained))
 result = folder.run("eval", "--workers", 2, folder.job("never-trained", train=STEPS))
 tap.check(result.code == 0 and folder.summary("never-trained").get("kind") == "eval", "eval without a checkpoint judges the start", result.output)
