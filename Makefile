@@ -27,7 +27,7 @@ test test-long:
 
 bench:
 	@scripts/setup bench
-	@$(CONFIGURE) -DTRAINRUN_BENCH=ON >/dev/null
+	@$(CONFIGURE) -DTRAINRUN_TESTS=OFF -DTRAINRUN_BENCH=ON >/dev/null
 	@$(COMPILE)
 	@scripts/bench $(B)
 
@@ -41,7 +41,7 @@ cuda:
 mpi:
 	@scripts/setup build
 	@command -v $(MPICC) >/dev/null || { echo "make mpi: no $(MPICC) here; name yours with MPICC=..., or: sudo apt-get install libopenmpi-dev" >&2; exit 69; }
-	@$(CONFIGURE) -U 'MPI_*' -DMPI_C_COMPILER=$(MPICC) >/dev/null
+	@$(CONFIGURE) -DTRAINRUN_TESTS=OFF -U 'MPI_*' -DMPI_C_COMPILER=$(MPICC) >/dev/null
 	@cmake --build $(BUILD) --target trainrun_mpi
 	@echo "$(BUILD)/libtrainrun_mpi.so is built with $(MPICC)"
 
