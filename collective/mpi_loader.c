@@ -109,8 +109,8 @@ static tr_status gather(mpi_link *link, const void *in, size_t bytes, void *out,
 /* Hosts numbered by their lowest rank, into host_of_rank. */
 static tr_status find_hosts(mpi_link *link, int32_t ranks_per_host, int32_t size, int32_t *host_of_rank,
                             tr_error *error) {
-  if (ranks_per_host > 0) {
-    for (int32_t r = 0; r < size; r++) host_of_rank[r] = r / ranks_per_host;
+  if (ranks_per_host != 0) {
+    for (int32_t r = 0; r < size; r++) host_of_rank[r] = ranks_per_host > 0 ? r / ranks_per_host : r % -ranks_per_host;
     return TR_OK;
   }
   char message[COMM_MPI_MESSAGE_BYTES] = "";

@@ -32,8 +32,9 @@ static void skip_without_mpi(void) {
 
 Test(mpi, sums_exactly_however_ranks_lie_on_hosts, .timeout = 600) {
   skip_without_mpi();
-  static const int layouts[][2] = {{2, 0}, {3, 2}, {2, 1}, {1, 0}, {4, 2}, {4, 1}, {3, 1}, {4, 3}, {5, 2}, {6, 2}};
-  const size_t count = ts_long() ? 10 : 3;
+  static const int layouts[][2] = {{2, 0}, {3, 2}, {4, -2}, {2, 1}, {1, 0}, {4, 2},
+                                   {4, 1}, {3, 1}, {4, 3},  {5, 2}, {6, 2}, {5, -3}};
+  const size_t count = ts_long() ? sizeof layouts / sizeof *layouts : 3;
   for (size_t i = 0; i < count; i++) {
     ts_result result = run(layouts[i][0], layouts[i][1], ts_long() ? "exact-whole" : "exact");
     cr_assert_eq(result.exit_code, 0, "%d ranks, %d a host: exit %d\n%s", layouts[i][0], layouts[i][1],

@@ -56,7 +56,9 @@ typedef struct tr_comm_mpi_options {
   const char *module_folder; /* where libtrainrun_mpi.so is; NULL: beside libtrainrun */
   uint64_t timeout_ns;
   int32_t cores;
-  int32_t ranks_per_host; /* tests: take every so many consecutive ranks for a host of its own; 0: ask MPI */
+  /* Tests: take every so many consecutive ranks for a host of its own; negative: deal ranks out to so many hosts in turn;
+   * 0: ask MPI. */
+  int32_t ranks_per_host;
 } tr_comm_mpi_options;
 /* MPI_Init (once a process), ranks of MPI_COMM_WORLD. TR_ERR_UNAVAILABLE where the module or its MPI is not there. */
 TR_API TR_MUST_USE tr_status tr_comm_open_mpi(const tr_comm_mpi_options *options, tr_comm **out, tr_error *error);
