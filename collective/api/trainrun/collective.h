@@ -41,10 +41,10 @@ typedef struct tr_comm_shm_options {
   const tr_allocator *allocator;
   const tr_clock *clock;
   int32_t rank, size;
-  int descriptor;          /* of the segment; duplicated, so the caller keeps its own */
-  uint64_t epoch;          /* from 1, each used once a segment; ranks of another epoch are never seen */
-  uint64_t timeout_ns;     /* of one wait; 0: none */
-  int32_t cores;           /* that these ranks share; 0: of this process's affinity mask */
+  int descriptor;      /* of the segment; duplicated, so the caller keeps its own */
+  uint64_t epoch;      /* from 1, each used once a segment; ranks of another epoch are never seen */
+  uint64_t timeout_ns; /* of one wait; 0: none */
+  int32_t cores;       /* that these ranks share; 0: of this process's affinity mask */
 } tr_comm_shm_options;
 /* Collective: returns when all ranks are there. */
 TR_API TR_MUST_USE tr_status tr_comm_open_shm(const tr_comm_shm_options *options, tr_comm **out, tr_error *error);
@@ -95,8 +95,7 @@ typedef struct tr_tree_part {
 } tr_tree_part;
 /* Parts of the run [begin, end) among leaf_count leaves; returns how many (0 for an empty run). Pure. A node whose
  * right half lies beyond leaf_count counts as whole. */
-TR_API uint32_t tr_tree_parts(uint64_t leaf_count, uint64_t begin, uint64_t end,
-                              tr_tree_part parts[TR_TREE_PARTS_MAX]);
+TR_API uint32_t tr_tree_parts(uint64_t leaf_count, uint64_t begin, uint64_t end, tr_tree_part parts[TR_TREE_PARTS_MAX]);
 /* After leaf `leaf` of the run that began at `begin` has been added as a buffer of its own: how many times the last two
  * buffers of the rank now merge (last but one += last), so that at the end of the run the buffers are its parts. Pure. */
 TR_API uint32_t tr_tree_merges(uint64_t leaf_count, uint64_t begin, uint64_t leaf);
