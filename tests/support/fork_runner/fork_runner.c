@@ -135,7 +135,8 @@ static bool run_one(FILE *tap, struct criterion_test *test, void *parameter) {
   const bool good = test->data->signal != 0 ? WIFSIGNALED(status) && WTERMSIG(status) == test->data->signal
                                             : WIFEXITED(status) && WEXITSTATUS(status) == test->data->exit_code;
   fprintf(tap, "%s - %s::%s\n", good ? "ok" : "not ok", test->category, test->name);
-  if (!good && WIFSIGNALED(status)) fprintf(stderr, "%s::%s: signal %d\n", test->category, test->name, WTERMSIG(status));
+  if (!good && WIFSIGNALED(status))
+    fprintf(stderr, "%s::%s: signal %d\n", test->category, test->name, WTERMSIG(status));
   if (!good && WIFEXITED(status)) fprintf(stderr, "%s::%s: exit %d\n", test->category, test->name, WEXITSTATUS(status));
   return good;
 }
@@ -155,7 +156,8 @@ int main(int argc, char **argv) {
       continue;
     }
     struct criterion_test_params params = (*test)->data->param_();
-    for (size_t i = 0; i < params.length; i++) good = run_one(tap, *test, (char *)params.params + i * params.size) && good;
+    for (size_t i = 0; i < params.length; i++)
+      good = run_one(tap, *test, (char *)params.params + i * params.size) && good;
     if (params.cleanup != NULL) params.cleanup(&params);
   }
   fclose(tap);
