@@ -82,6 +82,8 @@ tr_status tr_session_open_run(tr_session *session, tr_error *error);
 void tr_session_send(tr_session *session, const char *type, const char *record, size_t bytes);
 /* {"time": …, "event": name, members} as an event record. */
 void tr_session_event(tr_session *session, const char *name, const char *format, ...) TR_PRINTF(3, 4);
+/* Waits, for a second at most, until the launcher has read what was sent: it outlives a kill of either then. */
+void tr_session_drain(tr_session *session);
 void tr_session_send_error(tr_session *session, const tr_error *error, int exit_code);
 void tr_session_send_trace(tr_session *session);
 

@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static const char *text_of(tr_session *session, json_t *root, const char *key) {
@@ -148,6 +150,14 @@ void tr_session_send(tr_session *session, const char *type, const char *record, 
   }
   tr_write_text(&session->line, "}");
   send_line(session);
+}
+
+void tr_session_drain(tr_session *session) {
+  int unread = 0;
+  if (session->world.control < 0) return;
+  for (int i = 0; i < 20000 && ioctl(session->world.control, SIOCOUTQ, &unread) == 0 && unread > 0; i++) {
+    tr_clock_sleep_ns(session->clock, 50000);
+  }
 }
 
 void tr_session_event(tr_session *session, const char *name, const char *format, ...) {

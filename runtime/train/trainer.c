@@ -60,7 +60,7 @@ static tr_status run_step(tr_trainer *trainer, tr_decision *decision, tr_error *
   TR_TRY(tr_trainer_vote(trainer, decision, error));
   if (!trainer->finite) return diverged(trainer, error);
   const double lr = tr_lr_at(&trainer->schedule, trainer->step);
-  trainer->evaluated = false;
+  trainer->evaluated = trainer->evaluation_owed = false;
   commit_step(trainer, lr);
   tr_session_phase(session, TR_PHASE_UPDATE, TR_CAUSE_OTHER);
   trainer->training_ns += session->ledger.last_ns - begun;
@@ -98,21 +98,32 @@ static bool enough(tr_trainer *trainer) {
   return ++trainer->bad_evaluations >= (uint64_t)tr_config_integer(config, "train.early-stop.patience");
 }
 
+/* What an attempt that resumes still has to evaluate: what a stop put off, or, where only the summary was left to write,
+ * the end once more, whose record stands already. */
+static tr_status catch_up(tr_trainer *trainer, bool *early, tr_error *error) {
+  if (trainer->eval_count == 0 || trainer->step == 0) return TR_OK;
+  if (trainer->evaluation_owed) {
+    TR_TRY(tr_trainer_evaluate(trainer, true, error));
+    *early = enough(trainer);
+    return TR_OK;
+  }
+  return at_end(trainer) || *early ? tr_trainer_evaluate(trainer, false, error) : TR_OK;
+}
+
 static tr_status train_loop(tr_trainer *trainer, tr_error *error) {
   tr_session *session = trainer->session;
   bool early = trainer->bad_evaluations > 0 && tr_config_text(session->config, "train.early-stop.metric") != NULL &&
                trainer->bad_evaluations >= (uint64_t)tr_config_integer(session->config, "train.early-stop.patience");
-  /* Killed between its last checkpoint and its summary: only the evaluation is left. */
-  if (trainer->eval_count > 0 && trainer->step > 0 && (at_end(trainer) || early))
-    TR_TRY(tr_trainer_evaluate(trainer, error));
+  TR_TRY(catch_up(trainer, &early, error));
   while (!at_end(trainer) && !early && session->stopped == TR_STOP_NONE) {
     tr_decision decision;
     TR_TRY(run_step(trainer, &decision, error));
     if (decision.save_finished || decision.save_failed) TR_TRY(tr_trainer_save_finish(trainer, false, error));
     session->stopped = decision.stop;
-    if (trainer->eval_count > 0 && session->stopped == TR_STOP_NONE &&
-        (due(trainer, &trainer->eval_every) || at_end(trainer))) {
-      TR_TRY(tr_trainer_evaluate(trainer, error));
+    const bool evaluate = trainer->eval_count > 0 && (due(trainer, &trainer->eval_every) || at_end(trainer));
+    trainer->evaluation_owed = evaluate && session->stopped != TR_STOP_NONE;
+    if (evaluate && !trainer->evaluation_owed) {
+      TR_TRY(tr_trainer_evaluate(trainer, true, error));
       early = enough(trainer);
     }
     if (due(trainer, &trainer->checkpoint_every) || early || at_end(trainer) || session->stopped != TR_STOP_NONE) {
@@ -127,12 +138,13 @@ static tr_status train(tr_trainer *trainer, tr_error *error) {
   const char *init = tr_config_text(session->config, "model.init");
   if (session->facts.resume_url[0] != '\0') {
     TR_TRY(tr_trainer_restore(trainer, error));
+    if (!session->facts.eval) tr_trainer_retain(trainer);
     if (init != NULL && trainer->rank == 0)
       tr_logf(session->log, TR_LOG_INFO, "model.init is not used: the run is resumed");
   } else if (init != NULL) {
     TR_TRY(tr_trainer_load_init(trainer, init, error));
   }
-  if (session->facts.eval) return tr_trainer_evaluate(trainer, error);
+  if (session->facts.eval) return tr_trainer_evaluate(trainer, true, error);
   trainer->first_step = trainer->step;
   trainer->first_sample = trainer->logged_samples = trainer->samples;
   tr_loader_options options = tr_session_loader_options(session, "train", trainer->dataset);

@@ -127,6 +127,7 @@ typedef struct tr_trainer {
   uint64_t logged_ns, logged_samples;
   uint64_t training_ns; /* in steps, without evaluations and waits for checkpoints */
   bool evaluated;       /* at this step */
+  bool evaluation_owed; /* due at this step, put off by a stop: the next attempt begins with it */
 
   /* The checkpoint under way. */
   tr_ckpt_save *save;
@@ -160,8 +161,8 @@ typedef struct tr_decision {
 tr_status tr_trainer_vote(tr_trainer *trainer, tr_decision *decision, tr_error *error);
 
 /* ---- trainer_eval.c ---- */
-/* Evaluates every set; values are exact at any world size. */
-tr_status tr_trainer_evaluate(tr_trainer *trainer, tr_error *error);
+/* Evaluates every set; values are exact at any world size. Without `report` no record is written: it stands already. */
+tr_status tr_trainer_evaluate(tr_trainer *trainer, bool report, tr_error *error);
 /* "loss" or "accuracy", "NAME.loss" with several sets; NAN where there is none or nothing was evaluated. */
 double tr_trainer_metric(const tr_trainer *trainer, const char *name);
 
@@ -173,6 +174,8 @@ tr_status tr_trainer_save_begin(tr_trainer *trainer, tr_error *error);
 /* Commits the one under way; all ranks, after the vote saw every shard durable, or with `wait` until it is. */
 tr_status tr_trainer_save_finish(tr_trainer *trainer, bool wait, tr_error *error);
 tr_save_state tr_trainer_save_state(tr_trainer *trainer);
+/* Keeps what the job says and clears what a killed attempt left half done. Rank 0's work; a failure is logged. */
+void tr_trainer_retain(tr_trainer *trainer);
 
 /* ---- trainer_report.c ---- */
 void tr_trainer_report_step(tr_trainer *trainer, double lr);

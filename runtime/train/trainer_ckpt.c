@@ -98,9 +98,10 @@ static void describe_state(tr_trainer *trainer) {
   if (isfinite(trainer->best_metric)) snprintf(metric, sizeof metric, "%.17g", trainer->best_metric);
   if (isfinite(trainer->last_loss)) snprintf(loss, sizeof loss, "%.17g", trainer->last_loss);
   snprintf(trainer->save_state_json, sizeof trainer->save_state_json,
-           "{\"best\": %s%s%s, \"best_metric\": %s, \"loss\": %s, \"bad_evaluations\": %llu, \"version\": \"%s\"}",
+           "{\"best\": %s%s%s, \"best_metric\": %s, \"loss\": %s, \"bad_evaluations\": %llu, \"evaluation_owed\": %s, "
+           "\"version\": \"%s\"}",
            best != NULL ? "\"" : "", best != NULL ? best : "null", best != NULL ? "\"" : "", metric, loss,
-           (unsigned long long)trainer->bad_evaluations, TRAINRUN_VERSION);
+           (unsigned long long)trainer->bad_evaluations, trainer->evaluation_owed ? "true" : "false", TRAINRUN_VERSION);
 }
 
 /* One rank's failure becomes everyone's, with the failing rank's message. */
@@ -182,10 +183,13 @@ static tr_status gather_texts(tr_trainer *trainer, const char *own, size_t own_b
   return TR_OK;
 }
 
-static tr_status commit_on_zero(tr_trainer *trainer, const char *const *records, tr_error *error) {
-  if (trainer->rank != 0) return TR_OK;
-  const tr_ckpt_save_options options = save_options(trainer, trainer->save_meta.step);
-  TR_TRY(tr_ckpt_commit(&options, &trainer->save_meta, records, (size_t)trainer->size, error));
+void tr_trainer_retain(tr_trainer *trainer) {
+  tr_error kept = {.status = TR_OK};
+  if (trainer->rank != 0) return;
+  if (resolve_root(trainer, &kept) != TR_OK) {
+    tr_log_error(trainer->session->log, "removing old checkpoints", &kept);
+    return;
+  }
   const char *best = best_rule(trainer);
   const tr_retain_options retain = {
       .struct_bytes = sizeof retain,
@@ -194,12 +198,20 @@ static tr_status commit_on_zero(tr_trainer *trainer, const char *const *records,
               : strncmp(best, "max", 3) == 0 ? TR_BEST_MAX
                                              : TR_BEST_MIN,
   };
-  tr_error kept = {.status = TR_OK};
   /* What could not be removed costs room, not the checkpoint. */
   if (tr_ckpt_retain(trainer->allocator, trainer->ckpt_store, trainer->ckpt_prefix, &retain, UINT64_MAX, &kept) !=
       TR_OK) {
     tr_log_error(trainer->session->log, "removing old checkpoints", &kept);
   }
+}
+
+static tr_status commit_on_zero(tr_trainer *trainer, const char *const *records, tr_error *error) {
+  if (trainer->rank != 0) return TR_OK;
+  const tr_ckpt_save_options options = save_options(trainer, trainer->save_meta.step);
+  /* A checkpoint promises that the records up to its step are written. */
+  tr_session_drain(trainer->session);
+  TR_TRY(tr_ckpt_commit(&options, &trainer->save_meta, records, (size_t)trainer->size, error));
+  tr_trainer_retain(trainer);
   tr_session_event(trainer->session, "checkpoint", "\"step\": %llu", (unsigned long long)trainer->save_meta.step);
   return TR_OK;
 }
@@ -258,6 +270,7 @@ static void restore_counts(tr_trainer *trainer, const tr_ckpt_meta *meta) {
   if (json_is_number(best)) trainer->best_metric = json_number_value(best);
   if (json_is_number(loss)) trainer->last_loss = json_number_value(loss);
   trainer->bad_evaluations = (uint64_t)json_integer_value(json_object_get(state, "bad_evaluations"));
+  trainer->evaluation_owed = json_is_true(json_object_get(state, "evaluation_owed"));
   json_decref(state);
 }
 

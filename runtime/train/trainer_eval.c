@@ -98,14 +98,14 @@ static tr_status evaluate_set(tr_trainer *trainer, tr_eval_set *set, tr_error *e
   return TR_OK;
 }
 
-tr_status tr_trainer_evaluate(tr_trainer *trainer, tr_error *error) {
+tr_status tr_trainer_evaluate(tr_trainer *trainer, bool report, tr_error *error) {
   tr_session_phase(trainer->session, TR_PHASE_EVALUATION, TR_CAUSE_EVALUATION);
   const uint64_t begun = trainer->session->ledger.last_ns;
   for (size_t i = 0; i < trainer->eval_count; i++) {
     tr_eval_set *set = &trainer->eval_sets[i];
     const tr_status status = evaluate_set(trainer, set, error);
     if (status != TR_OK) return tr_error_context(error, status, "evaluating data.%s", set->set);
-    tr_trainer_report_evaluation(trainer, set);
+    if (report) tr_trainer_report_evaluation(trainer, set);
   }
   trainer->evaluated = true;
   tr_session_phase(trainer->session, TR_PHASE_UPDATE, TR_CAUSE_OTHER);

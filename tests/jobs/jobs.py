@@ -169,7 +169,7 @@ def debris(folder, name):
     """Half-written checkpoints and temporary files of the newest run; [] when there are none."""
     found = []
     for top, folders, files in os.walk(folder.runs(name)[-1]):
-        if os.path.basename(top).startswith("step-") and "manifest.json" not in files:
+        if os.path.basename(top).startswith("step-") and files and "manifest.json" not in files:
             found.append(top)
         found += [os.path.join(top, file) for file in files if ".tmp" in file]
     return found
