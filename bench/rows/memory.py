@@ -46,5 +46,5 @@ def rows(bench):
     if len(workers) != 2:
         raise Failed(f"{len(workers)} workers instead of two")
     for at, name, goal in ((0, "resident memory of the runtime, a worker", AtMost(15, "MB")),
-                           (1, "of it anonymous", None)):
+                           (1, "anonymous memory of the runtime, a worker", None)):
         yield Row(name, "MB", (median([worker[at] for worker in workers]) - nothing[at]) / 1e6, goal=goal)
