@@ -161,7 +161,7 @@ bool engine_reached(engine *e, uint64_t phase);
 
 /* engine_wait.c: what to do when nothing moves. */
 typedef struct engine_patience {
-  uint64_t deadline_ns; /* 0: not set yet */
+  uint64_t yield_until_ns, deadline_ns; /* 0: not set yet */
   uint32_t spins;
 } engine_patience;
 TR_MUST_USE tr_status engine_rest(engine *e, engine_patience *patience, tr_error *error);

@@ -1,4 +1,8 @@
-/* What a rank does when nothing moves: spin a little, then sleep on its doorbell.
+/* What a rank does when nothing moves: spin a little, then yield its core for a millisecond, then sleep on its doorbell.
+ *
+ * Yielding is for machines that do other things too: a rank that goes to sleep at once is woken while its peer has lost its
+ * core, and the two miss each other for many operations; one that stays runnable meets it soon, and takes the core from
+ * nobody. Where there are more ranks than cores a rank sleeps at once.
  *
  * A publisher stores its tag and then looks whether a peer sleeps; a sleeper says that it sleeps and then looks at the
  * tags once more. All four accesses are sequentially consistent, so one of the two sees the other and no ring is lost.
@@ -13,6 +17,7 @@
 
 enum {
   SPINS = 2000, /* some 30 us */
+  YIELD_NS = 1000000,
   SLICE_NS = 10000000,
   REMOTE_SPINS = 20000, /* messages ring no doorbell */
   REMOTE_SLICE_NS = 100000
@@ -80,6 +85,13 @@ tr_status engine_rest(engine *e, engine_patience *patience, tr_error *error) {
     return TR_OK;
   }
   const uint64_t now = tr_clock_now_ns(e->base.clock);
+  if (!remote && e->spin_limit > 0) {
+    if (patience->yield_until_ns == 0) patience->yield_until_ns = now + YIELD_NS;
+    if (now < patience->yield_until_ns) {
+      sched_yield();
+      return TR_OK;
+    }
+  }
   if (patience->deadline_ns == 0) patience->deadline_ns = e->timeout_ns > 0 ? now + e->timeout_ns : UINT64_MAX;
   set_waits_for(e, e->missing); /* one may have come since, and another still be missing */
   if (now >= patience->deadline_ns) {
