@@ -9,8 +9,9 @@
  *
  * Thread rule: one thread issues all operations of a communicator, in the same program order on every rank; that thread
  * moves them on in tr_comm_progress and tr_comm_wait. tr_comm_abort may be called from any thread. Operations complete in
- * the order they were begun. Waiting spins briefly, then yields, then sleeps (futex); where there are more ranks than cores it
- * sleeps at once. Not for GPUs' gradients (nccl is an additional communicator) and not for messages between two ranks. */
+ * the order they were begun. Waiting spins briefly, then yields, then sleeps (futex); where there are more ranks than cores
+ * it sleeps at once. Not for GPUs' gradients (nccl is an additional communicator) and not for messages between two
+ * ranks. */
 #ifndef TRAINRUN_COLLECTIVE_H
 #define TRAINRUN_COLLECTIVE_H
 
