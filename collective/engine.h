@@ -1,19 +1,19 @@
 /* The engine behind `shm` and `mpi`: operations under way, moved on by the thread that issues them.
  *
  * An operation has a sequence number, the same on every rank. A rank arrives by filling its slot of that number and
- * publishing the slot's tag; when all ranks of the host have arrived, each does its own share of the work, and says so by
- * counting its *phase* up; the operation is complete when all phases have come that far. Nothing is locked.
+ * publishing the slot's tag; when all ranks of the host have arrived, each does its own share of the work, and says so
+ * by counting its *phase* up; the operation is complete when all phases have come that far. Nothing is locked.
  *
- * - A small operation is carried in the slots themselves: every rank reads all slots and computes the result alone; it is
- *   complete when all have arrived.
+ * - A small operation is carried in the slots themselves: every rank reads all slots and computes the result alone; it
+ *   is complete when all have arrived.
  * - A large one in registered memory is one round: the rank's slice, straight from all parts to all results.
- * - Otherwise it goes in rounds through a staging buffer: copy in, phase, work, phase, copy out. All ranks follow the same
- *   rounds, since the slots say who is staged.
+ * - Otherwise it goes in rounds through a staging buffer: copy in, phase, work, phase, copy out. All ranks follow the
+ *   same rounds, since the slots say who is staged.
  * - Between hosts there are always rounds, and slices travel as messages (engine_remote.c).
  *
- * A slot is used again SEG_SLOTS operations later. At most SEG_IN_FLIGHT = SEG_SLOTS / 2 are under way at once, so a peer
- * that has arrived at operation t has completed t - SEG_IN_FLIGHT, and a rank that begins t + SEG_IN_FLIGHT knows that
- * nobody reads slot t - SEG_IN_FLIGHT any more.
+ * A slot is used again SEG_SLOTS operations later. At most SEG_IN_FLIGHT = SEG_SLOTS / 2 are under way at once, so a
+ * peer that has arrived at operation t has completed t - SEG_IN_FLIGHT, and a rank that begins t + SEG_IN_FLIGHT knows
+ * that nobody reads slot t - SEG_IN_FLIGHT any more.
  *
  * Thread rule: one thread, except engine_abort. */
 #ifndef TRAINRUN_COLLECTIVE_ENGINE_H

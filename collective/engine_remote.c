@@ -1,10 +1,10 @@
 /* One round of an operation between hosts.
  *
- * Slice r of a round belongs to rank r of the whole job. On every other host one rank is its agent: it sums the parts of
- * its host as far as the tree allows, sends those nodes to r, gets the sum back and writes it for all ranks of its host.
- * So a byte crosses the network once in each direction, however many ranks a host has, and the additions are those of the
- * one tree. A round never has two messages of one kind between two ranks, and nodes are always sent and expected before
- * sums: the order in which messages arrive needs no numbers. */
+ * Slice r of a round belongs to rank r of the whole job. On every other host one rank is its agent: it sums the parts
+ * of its host as far as the tree allows, sends those nodes to r, gets the sum back and writes it for all ranks of its
+ * host. So a byte crosses the network once in each direction, however many ranks a host has, and the additions are
+ * those of the one tree. A round never has two messages of one kind between two ranks, and nodes are always sent and
+ * expected before sums: the order in which messages arrive needs no numbers. */
 #include <string.h>
 
 #include "engine.h"

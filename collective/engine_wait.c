@@ -1,8 +1,9 @@
-/* What a rank does when nothing moves: spin a little, then yield its core for a millisecond, then sleep on its doorbell.
+/* What a rank does when nothing moves: spin a little, then yield its core for a millisecond, then sleep on its
+ * doorbell.
  *
- * Yielding is for machines that do other things too: a rank that goes to sleep at once is woken while its peer has lost its
- * core, and the two miss each other for many operations; one that stays runnable meets it soon, and takes the core from
- * nobody. Where there are more ranks than cores a rank sleeps at once.
+ * Yielding is for machines that do other things too: a rank that goes to sleep at once is woken while its peer has lost
+ * its core, and the two miss each other for many operations; one that stays runnable meets it soon, and takes the core
+ * from nobody. Where there are more ranks than cores a rank sleeps at once.
  *
  * A publisher stores its tag and then looks whether a peer sleeps; a sleeper says that it sleeps and then looks at the
  * tags once more. All four accesses are sequentially consistent, so one of the two sees the other and no ring is lost.

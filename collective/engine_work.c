@@ -1,7 +1,7 @@
 /* The work of one operation, step by step: arrive, then rounds of (fill, wait), work, (wait, empty).
  *
- * A step never waits and never takes long, so that tr_comm_progress can stop between two. Only the operation at the head
- * works; those behind it have merely been published. */
+ * A step never waits and never takes long, so that tr_comm_progress can stop between two. Only the operation at the
+ * head works; those behind it have merely been published. */
 #include <string.h>
 #include <trainrun/split.h>
 

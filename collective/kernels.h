@@ -1,4 +1,5 @@
-/* Element-wise combination of two buffers into one or two. Outputs may be the inputs themselves, never shifted copies. */
+/* Element-wise combination of two buffers into one or two. Outputs may be the inputs themselves, never shifted
+ * copies. */
 #ifndef TRAINRUN_COLLECTIVE_KERNELS_H
 #define TRAINRUN_COLLECTIVE_KERNELS_H
 

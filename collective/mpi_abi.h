@@ -1,7 +1,7 @@
 /* The border between libtrainrun and its MPI module: two tables, checked by version and size on both sides.
  *
- * The module is compiled against a site's own mpi.h, perhaps long after the library, and imports no symbol of it. Plain C
- * types only; every function returns 0 or a comm_mpi_error and then writes a message for a person. One thread. */
+ * The module is compiled against a site's own mpi.h, perhaps long after the library, and imports no symbol of it. Plain
+ * C types only; every function returns 0 or a comm_mpi_error and then writes a message for a person. One thread. */
 #ifndef TRAINRUN_COLLECTIVE_MPI_ABI_H
 #define TRAINRUN_COLLECTIVE_MPI_ABI_H
 

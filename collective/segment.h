@@ -96,8 +96,8 @@ void seg_view_close(seg_view *view);
 TR_MUST_USE tr_status seg_home_claim(seg_view *view, uint64_t epoch, tr_error *error);
 /* Undoes a claim that no peer has heard of. */
 void seg_home_unclaim(seg_view *view);
-/* Gives the heap's pages back. The control words stay, since a peer may still read that we arrived, and so does the claim:
- * both go with the segment, or in the next epoch's sweep. */
+/* Gives the heap's pages back. The control words stay, since a peer may still read that we arrived, and so does the
+ * claim: both go with the segment, or in the next epoch's sweep. */
 void seg_heap_release(seg_view *view);
 /* Frees all homes that were last claimed in an older epoch; for one rank, when all have joined. */
 void seg_homes_sweep(seg_view *view, uint64_t epoch);

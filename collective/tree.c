@@ -59,8 +59,8 @@ uint32_t tr_tree_merges(uint64_t leaf_count, uint64_t begin, uint64_t leaf) {
 uint32_t tr_tree_buffers(uint64_t leaf_count, uint64_t begin, uint64_t end) {
   if (end > leaf_count) end = leaf_count;
   if (begin >= end) return 0;
-  /* Before leaf e there are as many buffers as [begin, e) has parts, and e is one more. The fullest e is the last one, or
-   * it leaves the last one's bits at a set bit: that bit clear, all below it set. */
+  /* Before leaf e there are as many buffers as [begin, e) has parts, and e is one more. The fullest e is the last one,
+   * or it leaves the last one's bits at a set bit: that bit clear, all below it set. */
   const uint64_t last = end - 1;
   uint32_t most = count_parts(leaf_count, begin, last);
   for (uint32_t bit = 0; bit < 63 && (last >> bit) != 0; bit++) {

@@ -13,8 +13,8 @@ static ts_result run(int ranks, int ranks_per_host, const char *what) {
   char *program = ts_built("tests/collective/mpi_ranks"), *folder = ts_built("");
   char *n = ts_format("%d", ranks), *h = ts_format("%d", ranks_per_host);
   const char *const arguments[] = {"mpirun", "--oversubscribe", "-np", n, program, folder, h, what, NULL};
-  /* Open MPI leaks in plugins that it has unloaded, and locks in orders that ThreadSanitizer dislikes. Our own blocks are
-   * counted by the program, and it has one thread. */
+  /* Open MPI leaks in plugins that it has unloaded, and locks in orders that ThreadSanitizer dislikes. Our own blocks
+   * are counted by the program, and it has one thread. */
   const char *const environment[] = {"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
                                      "ASAN_OPTIONS=detect_leaks=0", "TSAN_OPTIONS=exitcode=0", NULL};
   const ts_options options = {.environment = environment, .timeout_s = 120};

@@ -43,7 +43,7 @@ static tr_comm *must_open(int descriptor, int rank, int size, uint64_t epoch) {
   return comm;
 }
 
-/* ---- One rank ------------------------------------------------------------------------------------------------------ */
+/* ---- One rank ---------------------------------------------------------------------------------------------------- */
 
 Test(shm, memory_is_zeroed_aligned_and_used_again) {
   const int descriptor = make_segment(1);
@@ -131,7 +131,7 @@ Test(shm, a_rank_that_does_not_come_is_named) {
   close(descriptor);
 }
 
-/* ---- Several ranks as threads over one segment (what ThreadSanitizer can see) -------------------------------------- */
+/* ---- Several ranks as threads over one segment (what ThreadSanitizer can see) ------------------------------------ */
 
 enum { THREADS = 3 };
 
@@ -250,7 +250,7 @@ static int overlap(tr_comm *comm, int rank) {
 
 Test(shm, progress_alone_finishes_an_operation) { run_threads(overlap); }
 
-/* ---- Processes ----------------------------------------------------------------------------------------------------- */
+/* ---- Processes --------------------------------------------------------------------------------------------------- */
 
 static int beacon_body(int rank, int size, void *context) {
   tr_comm *comm = must_open(*(int *)context, rank, size, 1);

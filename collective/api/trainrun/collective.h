@@ -1,17 +1,17 @@
 /* Ranks that sum together.
  *
  * A communicator is a set of ranks 0..size-1 behind one vtable: `self` (one rank), `shm` (ranks of one host, each reads
- * its peers' registered memory straight), `mpi` (a module: MPI moves bytes between hosts, shm inside one). Later: `net`,
- * `nccl`.
+ * its peers' registered memory straight), `mpi` (a module: MPI moves bytes between hosts, shm inside one). Later:
+ * `net`, `nccl`.
  *
  * Sums are exact and alike everywhere: a reduction adds along one balanced binary tree over numbered leaves (below), so
  * its bits depend on the leaves alone, never on the number of ranks, hosts or the backend.
  *
  * Thread rule: one thread issues all operations of a communicator, in the same program order on every rank; that thread
- * moves them on in tr_comm_progress and tr_comm_wait. tr_comm_abort may be called from any thread. Operations complete in
- * the order they were begun. Waiting spins briefly, then yields, then sleeps (futex); where there are more ranks than cores
- * it sleeps at once. Not for GPUs' gradients (nccl is an additional communicator) and not for messages between two
- * ranks. */
+ * moves them on in tr_comm_progress and tr_comm_wait. tr_comm_abort may be called from any thread. Operations complete
+ * in the order they were begun. Waiting spins briefly, then yields, then sleeps (futex); where there are more ranks
+ * than cores it sleeps at once. Not for GPUs' gradients (nccl is an additional communicator) and not for messages
+ * between two ranks. */
 #ifndef TRAINRUN_COLLECTIVE_H
 #define TRAINRUN_COLLECTIVE_H
 
@@ -23,7 +23,7 @@ typedef struct tr_comm tr_comm;
 
 typedef enum tr_reduce_op { TR_SUM = 0, TR_MAX = 1, TR_MIN = 2 } tr_reduce_op;
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------- */
+/* ---- Opening ----------------------------------------------------------------------------------------------------- */
 
 typedef struct tr_comm_self_options {
   size_t struct_bytes;
@@ -32,9 +32,10 @@ typedef struct tr_comm_self_options {
 } tr_comm_self_options;
 TR_API TR_MUST_USE tr_status tr_comm_open_self(const tr_comm_self_options *options, tr_comm **out, tr_error *error);
 
-/* The segment of a host: one memfd, made by whoever starts the ranks and inherited by number. It is sparse: a process that
- * joins takes a home in it, with its control words and its heap at a fixed offset; pages are allocated before use, so a
- * full memory is an error and never a SIGBUS. Returns the descriptor (close-on-exec set), sized for `size` ranks. */
+/* The segment of a host: one memfd, made by whoever starts the ranks and inherited by number. It is sparse: a process
+ * that joins takes a home in it, with its control words and its heap at a fixed offset; pages are allocated before use,
+ * so a full memory is an error and never a SIGBUS. Returns the descriptor (close-on-exec set), sized for `size`
+ * ranks. */
 TR_API TR_MUST_USE tr_status tr_comm_segment_create(int32_t size, int *descriptor, tr_error *error);
 
 typedef struct tr_comm_shm_options {
@@ -57,8 +58,8 @@ typedef struct tr_comm_mpi_options {
   const char *module_folder; /* where libtrainrun_mpi.so is; NULL: beside libtrainrun */
   uint64_t timeout_ns;
   int32_t cores;
-  /* Tests: take every so many consecutive ranks for a host of its own; negative: deal ranks out to so many hosts in turn;
-   * 0: ask MPI. */
+  /* Tests: take every so many consecutive ranks for a host of its own; negative: deal ranks out to so many hosts in
+   * turn; 0: ask MPI. */
   int32_t ranks_per_host;
 } tr_comm_mpi_options;
 /* MPI_Init (once a process), ranks of MPI_COMM_WORLD. TR_ERR_UNAVAILABLE where the module or its MPI is not there. */
@@ -76,19 +77,20 @@ typedef struct tr_comm_info {
 } tr_comm_info;
 TR_API tr_comm_info tr_comm_describe(const tr_comm *comm);
 
-/* ---- Memory -------------------------------------------------------------------------------------------------------- */
+/* ---- Memory ------------------------------------------------------------------------------------------------------ */
 
 /* Registered memory that peers can reach: 64-byte aligned, zeroed, its pages allocated. Reductions in it move no byte
  * twice; others are staged through a bounded buffer. Local, not collective. Freed by tr_comm_free or with the comm. */
 TR_API TR_MUST_USE tr_status tr_comm_alloc(tr_comm *comm, size_t bytes, void **out, tr_error *error);
 TR_API void tr_comm_free(tr_comm *comm, void *p);
 
-/* ---- The tree ------------------------------------------------------------------------------------------------------ */
+/* ---- The tree ---------------------------------------------------------------------------------------------------- */
 
 /* Leaves 0..leaf_count-1 (micro-batches, say) are cut over ranks by tr_split: rank r holds [tr_split_begin(L, size, r),
  * tr_split_end(L, size, r)). Node (level, index) covers leaves [index << level, (index + 1) << level) below leaf_count;
  * its value is left + right, or left alone where the right half is empty. The result is the root. A rank's run is cut
- * into its maximal aligned nodes, its *parts*, in leaf order; it pre-sums each part along the tree and hands them over. */
+ * into its maximal aligned nodes, its *parts*, in leaf order; it pre-sums each part along the tree and hands them
+ * over. */
 enum { TR_TREE_PARTS_MAX = 126 };
 typedef struct tr_tree_part {
   uint64_t first_leaf, leaf_end; /* leaf_end may be cut off by leaf_count */
@@ -98,12 +100,13 @@ typedef struct tr_tree_part {
  * right half lies beyond leaf_count counts as whole. */
 TR_API uint32_t tr_tree_parts(uint64_t leaf_count, uint64_t begin, uint64_t end, tr_tree_part parts[TR_TREE_PARTS_MAX]);
 /* After leaf `leaf` of the run that began at `begin` has been added as a buffer of its own: how many times the last two
- * buffers of the rank now merge (last but one += last), so that at the end of the run the buffers are its parts. Pure. */
+ * buffers of the rank now merge (last but one += last), so that at the end of the run the buffers are its parts.
+ * Pure. */
 TR_API uint32_t tr_tree_merges(uint64_t leaf_count, uint64_t begin, uint64_t leaf);
 /* Most buffers alive at once during the run [begin, end), the newest leaf included. Pure. */
 TR_API uint32_t tr_tree_buffers(uint64_t leaf_count, uint64_t begin, uint64_t end);
 
-/* ---- Operations ---------------------------------------------------------------------------------------------------- */
+/* ---- Operations -------------------------------------------------------------------------------------------------- */
 
 typedef struct tr_comm_wait_info {
   uint64_t begun_ns, all_arrived_ns, done_ns; /* of the last rank's arrival as this rank saw it; done here */
@@ -127,8 +130,8 @@ typedef struct tr_reduce_leaves_args {
 /* A number that names an operation under way; 0 is never one. */
 typedef uint64_t tr_comm_handle;
 
-/* Up to 64 operations are under way at once; beginning another then waits for the oldest. Buffers belong to the operation
- * until it is complete. Ranks whose operations differ (kind, count, type, leaves) get TR_ERR_PEER. */
+/* Up to 64 operations are under way at once; beginning another then waits for the oldest. Buffers belong to the
+ * operation until it is complete. Ranks whose operations differ (kind, count, type, leaves) get TR_ERR_PEER. */
 TR_API TR_MUST_USE tr_status tr_comm_reduce_leaves_begin(tr_comm *comm, const tr_reduce_leaves_args *args,
                                                          tr_comm_handle *handle, tr_error *error);
 /* Leaves = ranks: the in-place all-reduce that everyone knows. F32, F64: SUM, MAX, MIN; I32, I64: the same. */
@@ -136,8 +139,8 @@ TR_API TR_MUST_USE tr_status tr_comm_all_reduce_begin(tr_comm *comm, void *buffe
                                                       tr_reduce_op op, tr_comm_handle *handle, tr_error *error);
 /* Moves operations on as far as it goes without waiting: call it between pieces of work. */
 TR_API TR_MUST_USE tr_status tr_comm_progress(tr_comm *comm, tr_error *error);
-/* Blocks until the operation (and all before it) is complete here. info may be NULL. TR_ERR_TIMEOUT: nothing has moved for
- * the communicator's timeout, and error->rank is who is missing; the operation stays under way. */
+/* Blocks until the operation (and all before it) is complete here. info may be NULL. TR_ERR_TIMEOUT: nothing has moved
+ * for the communicator's timeout, and error->rank is who is missing; the operation stays under way. */
 TR_API TR_MUST_USE tr_status tr_comm_wait(tr_comm *comm, tr_comm_handle handle, tr_comm_wait_info *info,
                                           tr_error *error);
 
@@ -163,7 +166,7 @@ TR_API void tr_comm_abort(tr_comm *comm);
 TR_API TR_MUST_USE tr_status tr_comm_rebuild(tr_comm *comm, int32_t rank, int32_t size, uint64_t epoch,
                                              tr_error *error);
 
-/* ---- The board ----------------------------------------------------------------------------------------------------- */
+/* ---- The board --------------------------------------------------------------------------------------------------- */
 
 /* A cache line a rank in the host's segment that the launcher reads without asking: progress, and a word the launcher
  * writes. Ranks without a segment have one of their own memory. Fields are written by the rank with relaxed atomics. */
@@ -194,7 +197,7 @@ TR_API tr_board tr_comm_board(tr_comm *comm);
 TR_API TR_MUST_USE tr_status tr_comm_segment_map(int descriptor, int32_t size, tr_board *board, tr_error *error);
 TR_API void tr_comm_segment_unmap(tr_board *board);
 
-/* ---- Buckets ------------------------------------------------------------------------------------------------------- */
+/* ---- Buckets ----------------------------------------------------------------------------------------------------- */
 
 /* Cuts a flat gradient into runs of whole blocks, from the end (where backward starts) to the beginning. Pure. */
 typedef struct tr_bucket {
