@@ -46,6 +46,11 @@ TR_INLINE void nf_mark(uint32_t *words, nm m, uint32_t bit) {
   const __m512i old = _mm512_loadu_si512(words);
   _mm512_storeu_si512(words, _mm512_mask_or_epi32(old, m, old, _mm512_set1_epi32((int32_t)bit)));
 }
+/* A bit a lane: those that m marks, and those of TR_NF bytes that equal `value`. */
+TR_INLINE uint32_t nf_bits(nm m) { return m; }
+TR_INLINE uint32_t nf_equal_u8(const uint8_t *p, uint8_t value) {
+  return _mm_cmpeq_epi8_mask(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8((char)value));
+}
 /* TR_NF bytes from small whole numbers. */
 TR_INLINE void nf_store_u8(uint8_t *p, nf a) {
   _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)));
@@ -127,6 +132,11 @@ TR_INLINE void nf_mark(uint32_t *words, nm m, uint32_t bit) {
   const __m256i old = _mm256_loadu_si256((const __m256i *)words);
   const __m256i add = _mm256_and_si256(_mm256_castps_si256(m), _mm256_set1_epi32((int32_t)bit));
   _mm256_storeu_si256((__m256i *)words, _mm256_or_si256(old, add));
+}
+TR_INLINE uint32_t nf_bits(nm m) { return (uint32_t)_mm256_movemask_ps(m); }
+TR_INLINE uint32_t nf_equal_u8(const uint8_t *p, uint8_t value) {
+  const __m128i bytes = _mm_loadl_epi64((const __m128i *)p);
+  return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8((char)value))) & 0xff;
 }
 TR_INLINE void nf_store_u8(uint8_t *p, nf a) {
   const __m256i words = _mm256_cvtps_epi32(a);
