@@ -133,6 +133,7 @@ int main(int argc, char **argv) {
     return 0;
   }
   const long resumed = resume_step();
+  show(&fake, 0, TR_PHASE_COMPUTE); /* joined before it says so */
   printf("rank %ld of %ld from step %ld\n", fake.rank, fake.size, resumed);
   fflush(stdout);
   for (long step = 0; step < steps; step++) {
