@@ -29,10 +29,13 @@ static void hand_over(tr_trainer *trainer, uint64_t offset) {
     const tr_bucket *bucket = &trainer->buckets[trainer->buckets_begun];
     if (bucket->offset < offset) return;
     uint32_t parts = trainer->depth;
+    /* Adding up this rank's own micro-batches is no communication. */
+    const tr_cause before = tr_ledger_enter(&trainer->session->ledger, TR_CAUSE_COMPUTE);
     for (uint32_t i = 0; i < trainer->last_merges; i++, parts--) {
       tr_flat_add(trainer->gradients[parts - 2] + bucket->offset, trainer->gradients[parts - 1] + bucket->offset,
                   bucket->count);
     }
+    tr_ledger_enter(&trainer->session->ledger, before);
     void *pointers[TR_BUFFERS_MAX];
     for (uint32_t i = 0; i < parts; i++) pointers[i] = trainer->gradients[i] + bucket->offset;
     const tr_reduce_leaves_args args = {
