@@ -24,7 +24,7 @@ typedef struct conv_part {
 typedef struct conv_kernels {
   int32_t lanes; /* channels must be a multiple of it for winograd and sparse */
 
-  /* Winograd F(2x2, 3x3): 3x3, stride 1, ic and oc multiples of lanes. */
+  /* Winograd: 3x3, stride 1, ic and oc multiples of lanes. */
   size_t (*winograd_packed_bytes)(const conv_shape *s);
   size_t (*winograd_scratch_bytes)(const conv_shape *s);
   void (*winograd_pack)(const conv_shape *s, const float *w, float *packed);
