@@ -37,7 +37,7 @@ const char *tr_status_name(tr_status status) {
 int tr_status_exit_code(tr_status status) {
   switch (status) {
     case TR_OK:
-    case TR_ERR_CANCELLED: return 0; /* it did what its owner wanted */
+    case TR_ERR_CANCELLED: return 0;    /* it did what its owner wanted */
     case TR_ERR_UNAVAILABLE: return 69; /* EX_UNAVAILABLE */
     case TR_ERR_STOPPED: return 75;     /* EX_TEMPFAIL: requeue me */
     case TR_ERR_CONFIG: return 78;      /* EX_CONFIG */

@@ -46,8 +46,9 @@ typedef struct tr_dataset_options {
   tr_stores *stores;
   const char *const *urls; /* with braces; for idx a prefix, for the others shards */
   size_t url_count;
-  const char *format;            /* "auto", "idx", "webdataset", "csv"; NULL: auto */
-  const tr_field_source *fields; /* none: the format's own (idx: image, label; csv: every column; webdataset: suffixes of
+  const char *format; /* "auto", "idx", "webdataset", "csv"; NULL: auto */
+  const tr_field_source
+      *fields; /* none: the format's own (idx: image, label; csv: every column; webdataset: suffixes of
                                     the first sample) */
   size_t field_count;
   const char *index_folder; /* where an index that cannot stand beside the data is kept (a URL); NULL: not kept */
@@ -161,11 +162,11 @@ typedef struct tr_batch_info {
 
 typedef struct tr_micro_batch {
   uint64_t leaf;
-  uint64_t row_offset;         /* of its first row in the global batch */
-  uint32_t row_count;          /* rows that are there; the buffers hold micro_batch rows, the rest zero */
-  const uint64_t *ids;         /* [row_count] global sample ids */
-  const float *row_weight;     /* [micro_batch] 1, or 0 for a missing or skipped row */
-  const void *const *fields;   /* [field] -> [micro_batch, shape...] in pinned memory */
+  uint64_t row_offset;       /* of its first row in the global batch */
+  uint32_t row_count;        /* rows that are there; the buffers hold micro_batch rows, the rest zero */
+  const uint64_t *ids;       /* [row_count] global sample ids */
+  const float *row_weight;   /* [micro_batch] 1, or 0 for a missing or skipped row */
+  const void *const *fields; /* [field] -> [micro_batch, shape...] in pinned memory */
 } tr_micro_batch;
 
 /* Begins the next global batch. *end is set, and nothing else, when all epochs are delivered. */

@@ -7,8 +7,8 @@
 TR_BEGIN_C
 
 typedef struct tr_clock {
-  uint64_t (*now_ns)(void *self);  /* monotonic (CLOCK_MONOTONIC: one clock for all processes of a host) */
-  int64_t (*wall_ns)(void *self);  /* since 1970-01-01 UTC */
+  uint64_t (*now_ns)(void *self); /* monotonic (CLOCK_MONOTONIC: one clock for all processes of a host) */
+  int64_t (*wall_ns)(void *self); /* since 1970-01-01 UTC */
   void (*sleep_ns)(void *self, uint64_t duration_ns);
   void *self;
 } tr_clock;

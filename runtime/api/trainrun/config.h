@@ -32,11 +32,11 @@ typedef struct tr_place {
 typedef struct tr_value {
   tr_value_type type;
   tr_place place;
-  const char *key;    /* own key inside a table, else NULL */
+  const char *key; /* own key inside a table, else NULL */
   tr_place key_place;
-  const char *text;   /* STRING: after ${NAME:-default} */
-  int64_t integer;    /* INTEGER, BOOLEAN */
-  double real;        /* REAL, INTEGER */
+  const char *text;             /* STRING: after ${NAME:-default} */
+  int64_t integer;              /* INTEGER, BOOLEAN */
+  double real;                  /* REAL, INTEGER */
   const struct tr_value *items; /* ARRAY, TABLE: `count` values; a table keeps the order of the file */
   size_t count;
 } tr_value;
@@ -77,7 +77,7 @@ TR_API const tr_knob *tr_config_knobs(size_t *count);
 
 typedef struct tr_diagnostic {
   tr_place place;
-  uint32_t length;     /* of what is underlined, in code points; 0: 1 */
+  uint32_t length; /* of what is underlined, in code points; 0: 1 */
   bool warning;
   const char *key;     /* dotted, or NULL */
   const char *message; /* "unknown key 'lerning-rate'" */
@@ -89,7 +89,7 @@ TR_API TR_MUST_USE tr_status tr_diagnostics_create(const tr_allocator *allocator
                                                    tr_error *error);
 TR_API void tr_diagnostics_destroy(tr_diagnostics *diagnostics);
 TR_API size_t tr_diagnostics_count(const tr_diagnostics *diagnostics);
-TR_API size_t tr_diagnostics_errors(const tr_diagnostics *diagnostics); /* without warnings */
+TR_API size_t tr_diagnostics_errors(const tr_diagnostics *diagnostics);                     /* without warnings */
 TR_API const tr_diagnostic *tr_diagnostics_at(const tr_diagnostics *diagnostics, size_t i); /* sorted by place */
 /* For checks that only a program can make (its [params], say). printf message; hint may be NULL. */
 TR_API void tr_diagnostics_add(tr_diagnostics *diagnostics, tr_place place, uint32_t length, bool warning,
@@ -103,18 +103,18 @@ TR_API void tr_diagnostics_write(const tr_diagnostics *diagnostics, const char *
 typedef struct tr_config tr_config;
 
 typedef struct tr_override {
-  const char *key;   /* dotted */
-  const char *value; /* TOML; where it does not parse, the text itself; ${NAME} is not replaced */
+  const char *key;    /* dotted */
+  const char *value;  /* TOML; where it does not parse, the text itself; ${NAME} is not replaced */
   const char *origin; /* "--set", "--workers", … */
 } tr_override;
 
 typedef struct tr_config_source {
   size_t struct_bytes;
   const tr_allocator *allocator;
-  const char *text;        /* TOML; NULL: an all-default job */
-  size_t text_bytes;       /* at most 1 MiB, else an error */
-  const char *name;        /* for messages: the path as the user wrote it */
-  const char *directory;   /* what relative paths of the job file are relative to; NULL: not resolved */
+  const char *text;             /* TOML; NULL: an all-default job */
+  size_t text_bytes;            /* at most 1 MiB, else an error */
+  const char *name;             /* for messages: the path as the user wrote it */
+  const char *directory;        /* what relative paths of the job file are relative to; NULL: not resolved */
   const tr_override *overrides; /* later ones win */
   size_t override_count;
   /* NULL-terminated "NAME=value" strings as in environ, for TRAINRUN_<KEY> (train.micro-batch ->

@@ -11,14 +11,14 @@
 
 #ifdef __cplusplus
 #define TR_BEGIN_C extern "C" {
-#define TR_END_C }
+#define TR_END_C   }
 #else
 #define TR_BEGIN_C
 #define TR_END_C
 #endif
 
-#define TR_API __attribute__((visibility("default")))
-#define TR_MUST_USE __attribute__((warn_unused_result))
+#define TR_API                               __attribute__((visibility("default")))
+#define TR_MUST_USE                          __attribute__((warn_unused_result))
 #define TR_PRINTF(format_index, first_index) __attribute__((format(printf, format_index, first_index)))
 
 /* Bytes of a cache line: counters of two threads or processes stand at least this far apart. */

@@ -25,7 +25,12 @@ TR_BEGIN_C
 typedef struct tr_session tr_session;
 
 /* A key of [params] that the program takes; an undeclared key in the job is an error with a suggestion. */
-typedef enum tr_param_type { TR_PARAM_INTEGER = 0, TR_PARAM_REAL = 1, TR_PARAM_BOOLEAN = 2, TR_PARAM_TEXT = 3 } tr_param_type;
+typedef enum tr_param_type {
+  TR_PARAM_INTEGER = 0,
+  TR_PARAM_REAL = 1,
+  TR_PARAM_BOOLEAN = 2,
+  TR_PARAM_TEXT = 3
+} tr_param_type;
 typedef struct tr_param_declaration {
   const char *name;
   tr_param_type type;
@@ -39,15 +44,15 @@ typedef struct tr_session_options {
   const tr_clock *clock;
   const tr_param_declaration *params;
   size_t param_count;
-  const char *program;      /* for --describe and messages; NULL: argv[0] */
-  int log_descriptor;       /* where log lines go; 0: standard error */
-  int output_descriptor;    /* where --describe goes; 0: standard output */
+  const char *program;   /* for --describe and messages; NULL: argv[0] */
+  int log_descriptor;    /* where log lines go; 0: standard error */
+  int output_descriptor; /* where --describe goes; 0: standard output */
 } tr_session_options;
 
 /* options may be NULL. With the argument --describe the declared [params] are written as JSON and TR_ERR_CANCELLED comes
  * back (tr_status_exit_code gives 0 for it). */
-TR_API TR_MUST_USE tr_status tr_session_open(int argc, char **argv, const tr_session_options *options,
-                                             tr_session **out, tr_error *error);
+TR_API TR_MUST_USE tr_status tr_session_open(int argc, char **argv, const tr_session_options *options, tr_session **out,
+                                             tr_error *error);
 /* Ends the job for this rank: tells the launcher (or writes the summary) with the status the work ended with, and frees.
  * Returns the exit code for the program: 0, 75, 130, 78, … `error` is what the work failed with, or NULL. */
 TR_API int tr_session_close(tr_session *session, tr_status status, const tr_error *error);
@@ -118,8 +123,8 @@ typedef struct tr_trainer_options {
 
 typedef struct tr_train_result {
   uint64_t steps, samples, epochs;
-  double loss;       /* of the last step, mean over the global batch */
-  double eval_loss;  /* NAN: not evaluated */
+  double loss;      /* of the last step, mean over the global batch */
+  double eval_loss; /* NAN: not evaluated */
   uint32_t params_crc32c, order_crc32c;
   tr_stop_reason stopped; /* TR_STOP_NONE: ran to its end */
 } tr_train_result;

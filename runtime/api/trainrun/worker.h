@@ -11,17 +11,17 @@
 TR_BEGIN_C
 
 /* Decimal numbers unless said otherwise. */
-#define TR_WORKER_RANK "TRAINRUN_WORKER_RANK"
-#define TR_WORKER_WORLD_SIZE "TRAINRUN_WORKER_WORLD_SIZE"
-#define TR_WORKER_LOCAL_RANK "TRAINRUN_WORKER_LOCAL_RANK"
+#define TR_WORKER_RANK             "TRAINRUN_WORKER_RANK"
+#define TR_WORKER_WORLD_SIZE       "TRAINRUN_WORKER_WORLD_SIZE"
+#define TR_WORKER_LOCAL_RANK       "TRAINRUN_WORKER_LOCAL_RANK"
 #define TR_WORKER_LOCAL_WORLD_SIZE "TRAINRUN_WORKER_LOCAL_WORLD_SIZE"
-#define TR_WORKER_NODE_RANK "TRAINRUN_WORKER_NODE_RANK"
-#define TR_WORKER_SEGMENT_FD "TRAINRUN_WORKER_SEGMENT_FD" /* tr_comm_segment_create */
-#define TR_WORKER_JOB_FD "TRAINRUN_WORKER_JOB_FD"         /* memfd: the resolved job, TOML, read from offset 0 by pread */
-#define TR_WORKER_RUN_FD "TRAINRUN_WORKER_RUN_FD"         /* memfd: the run, JSON (below), by pread */
-#define TR_WORKER_CONTROL_FD "TRAINRUN_WORKER_CONTROL_FD" /* stream socket to the launcher */
-#define TR_WORKER_EPOCH "TRAINRUN_WORKER_EPOCH"           /* attempt, from 1; of the communicator's flags too */
-#define TR_WORKER_STARTED_NS "TRAINRUN_WORKER_STARTED_NS" /* CLOCK_MONOTONIC when the command (or this attempt) began */
+#define TR_WORKER_NODE_RANK        "TRAINRUN_WORKER_NODE_RANK"
+#define TR_WORKER_SEGMENT_FD       "TRAINRUN_WORKER_SEGMENT_FD" /* tr_comm_segment_create */
+#define TR_WORKER_JOB_FD           "TRAINRUN_WORKER_JOB_FD" /* memfd: the resolved job, TOML, read from offset 0 by pread */
+#define TR_WORKER_RUN_FD           "TRAINRUN_WORKER_RUN_FD"     /* memfd: the run, JSON (below), by pread */
+#define TR_WORKER_CONTROL_FD       "TRAINRUN_WORKER_CONTROL_FD" /* stream socket to the launcher */
+#define TR_WORKER_EPOCH            "TRAINRUN_WORKER_EPOCH"      /* attempt, from 1; of the communicator's flags too */
+#define TR_WORKER_STARTED_NS       "TRAINRUN_WORKER_STARTED_NS" /* CLOCK_MONOTONIC when the command (or this attempt) began */
 
 /* The run, as JSON in RUN_FD: {"name", "run_id", "attempt", "folder", "checkpoint_url" (of this run, without step),
  * "resume": step or -1, "kind": "train"|"eval", "profile": bool, "trace": bool}. */
