@@ -100,6 +100,13 @@ def check_plain(folder):
           terminal.text.strip() == "[0/0] rank 0 of 1 from step -1", terminal.text)
 
 
+try:
+    for descriptor in pty.openpty():
+        os.close(descriptor)
+except OSError as error:
+    print("no pseudo-terminals here: %s" % error)
+    sys.exit(77)
+
 with tempfile.TemporaryDirectory() as scratch:
     for number, part in enumerate((check_live_line, check_interrupt, check_second_interrupt, check_plain)):
         folder = os.path.join(scratch, str(number))
