@@ -20,16 +20,7 @@ trainrun_package(zlib::zlib zlib zlib1g-dev)
 trainrun_package(jpeg::jpeg libjpeg libjpeg-dev)
 trainrun_package(png::png libpng libpng-dev)
 
-# oneDNN and toml++ bring no pkg-config file in Debian (the former not even a CMake package in some releases).
-find_library(TRAINRUN_DNNL_LIBRARY dnnl)
-find_path(TRAINRUN_DNNL_INCLUDE dnnl.h)
-if(NOT TRAINRUN_DNNL_LIBRARY OR NOT TRAINRUN_DNNL_INCLUDE)
-  message(FATAL_ERROR "oneDNN is missing: apt-get install libdnnl-dev (or run scripts/setup)")
-endif()
-add_library(dnnl::dnnl UNKNOWN IMPORTED GLOBAL)
-set_target_properties(dnnl::dnnl PROPERTIES IMPORTED_LOCATION "${TRAINRUN_DNNL_LIBRARY}"
-                                            INTERFACE_INCLUDE_DIRECTORIES "${TRAINRUN_DNNL_INCLUDE}")
-
+# toml++ brings no pkg-config file in Debian.
 find_path(TRAINRUN_TOMLPLUSPLUS_INCLUDE toml++/toml.h)
 if(NOT TRAINRUN_TOMLPLUSPLUS_INCLUDE)
   message(FATAL_ERROR "toml++ is missing: apt-get install libtomlplusplus-dev (or run scripts/setup)")
