@@ -40,7 +40,10 @@ def first_step(bench):
 
 def first_step_torch(bench, command):
     begun, lines = bench.run(command)
-    return [(max(line["first_step_ns"] for line in lines if "first_step_ns" in line) - begun) / 1e9]
+    finished = [line["first_step_ns"] for line in lines if "first_step_ns" in line]
+    if not finished:
+        raise Failed("no first step: " + " ".join(command))
+    return [(max(finished) - begun) / 1e9]
 
 
 def rows(bench):
