@@ -121,7 +121,7 @@ static void after_failure(tr_control *control, uint64_t now, control_output *out
     end(control, "failed", cause_code(&cause), output);
     return;
   }
-  const bool progress = control->restarts == 0 || cause.step > control->failed_step;
+  const bool progress = control->restarts == 0 || cause.reached > control->failed_step;
   const bool again = !progress && same_failure(&cause, &control->first_cause) && !from_outside(&cause);
   if (progress || !same_failure(&cause, &control->first_cause)) control->first_cause = cause;
   control->gave_up = again && control->any_attached;
@@ -137,7 +137,7 @@ static void after_failure(tr_control *control, uint64_t now, control_output *out
                         : control->delay_ns < 16 * SECOND ? 2 * control->delay_ns
                                                           : 30 * SECOND;
   }
-  control->failed_step = cause.step > control->failed_step ? cause.step : control->failed_step;
+  control->failed_step = cause.reached > control->failed_step ? cause.reached : control->failed_step;
   control->state = CONTROL_WAITING;
   control->deadline_ns = now + control->delay_ns;
   if (control->delay_ns == 0) {
@@ -158,6 +158,7 @@ static void reaped(tr_control *control, uint64_t now, control_output *output) {
 static void fail(tr_control *control, const control_cause *cause, uint64_t now, control_output *output) {
   control->cause = *cause;
   control->cause.step = highest_step(control);
+  control->cause.reached = cause->rank >= 0 ? control->options.ranks[cause->rank].step : control->cause.step;
   act(output, ACTION_NAME, control->stop);
   if (control->alive > 0) {
     act(output, ACTION_CLEAR, control->stop);

@@ -29,8 +29,9 @@ typedef enum control_kind {
 typedef struct control_cause {
   control_kind kind;
   int32_t rank;
-  int code; /* exit code or signal */
-  uint64_t step;
+  int code;         /* exit code or signal */
+  uint64_t step;    /* the furthest of any rank */
+  uint64_t reached; /* the failing rank's own: ranks behind or ahead of it say nothing of a loop */
   tr_phase phase;
   bool suspended; /* stuck because its process is stopped */
   bool final;     /* trying again cannot help */
@@ -105,7 +106,7 @@ typedef struct tr_control {
   bool killed; /* the launcher killed what was left: codes say nothing any more */
   bool any_attached;
   uint64_t resumed_step;     /* where this attempt began */
-  uint64_t failed_step;      /* highest step at the last failure */
+  uint64_t failed_step;      /* furthest step that a failing rank had reached */
   control_cause cause;       /* of this attempt */
   control_cause first_cause; /* of a row of failures without progress */
   bool gave_up;              /* crash loop */
