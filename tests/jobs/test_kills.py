@@ -46,13 +46,13 @@ if not tap.check(result.code == 0 and reference.get("status") == "done", "the un
 metrics = losses(folder.metrics("whole"))
 length = result.seconds
 
-def disturb(kind, number, most, disturbance):
+def disturb(kind, number, least, most, disturbance):
     """Starts the job and disturbs it at a random moment at which it still runs; (name, job, exit code, output)."""
     for attempt in range(20):
         name = "%s-%d-%d" % (kind, number, attempt)
         job = job_of(name)
         process = folder.start("--workers", 2, job)
-        time.sleep(chance.uniform(0.0, most * length / (1 + attempt)))
+        time.sleep(chance.uniform(least * length, most * length / (1 + attempt / 4)))
         hit = process.poll() is None and disturbance(process)
         output, _ = process.communicate(timeout=120)
         if hit and "done after" not in output.decode(errors="replace") or hit and kind == "worker":
@@ -79,14 +79,14 @@ def kill_worker(process):
 
 
 for i in range(MOMENTS):
-    name, job, _, text = disturb("launcher", i, 0.9, kill_launcher)
+    name, job, _, text = disturb("launcher", i, 0.0, 0.9, kill_launcher)
     # The same command at once: it must not trip over workers that are still dying.
     workers = (2, 1, 3, 4)[i % 4]
     finish(name, job, workers, "the launcher killed at moment %d, then %d workers" % (i, workers), text)
     tap.check(wait_gone(), "no worker is left (%d)" % i, folder.workers())
 
 for i in range(MOMENTS):
-    name, job, code, text = disturb("worker", i, 0.8, kill_worker)
+    name, job, code, text = disturb("worker", i, 0.0, 0.8, kill_worker)
     summary = folder.summary(name)
     good = (code == 0 and summary.get("status") == "done" and len(folder.runs(name)) == 1
             and all(summary[key] == reference[key] for key in ("params_crc32c", "order_crc32c", "steps", "samples"))
@@ -99,7 +99,8 @@ for i, (number, code, status) in enumerate([(signal.SIGTERM, 75, "preempted"), (
         process.send_signal(number)
         return True
 
-    name, job, exit_code, text = disturb(status, i, 0.8, stop)
+    # Before the workers have joined there is nothing to save, and the exit code is the signal's.
+    name, job, exit_code, text = disturb(status, i, 0.3, 0.7, stop)
     summary = folder.summary(name)
     root = os.path.join(folder.runs(name)[-1], "checkpoints")
     saved = [run for run in os.listdir(root) if run.startswith("step-")] if os.path.isdir(root) else []
