@@ -29,6 +29,27 @@ typedef struct dl_scratch {
   tr_wait_account account;
 } dl_scratch;
 
+/* Where the stored bytes of a sample are: one range of one file (members that are not wanted are read over). */
+typedef struct dl_place {
+  size_t file;
+  uint64_t offset, bytes;
+  uint32_t crc32c; /* of that range, where has_crc */
+  bool has_crc;
+  /* The range is a packed unit that many samples share (a zstd shard): it is unpacked once, and the sample's bytes are
+   * [inner_offset, inner_offset + inner_bytes) of the unpacked_bytes that come out. 0: not packed. */
+  uint64_t unpacked_bytes, inner_offset, inner_bytes;
+} dl_place;
+
+typedef struct dl_transforms dl_transforms; /* transform.h */
+
+/* Which sample, for whom. */
+typedef struct dl_sample {
+  uint64_t id, epoch;
+  size_t shard;
+  uint64_t index;                  /* in the shard */
+  const dl_transforms *transforms; /* NULL: none */
+} dl_sample;
+
 typedef struct dl_format {
   const char *name;
   /* Collective. Finds files, fields and the samples of each shard (dl_dataset_set_shards). */
@@ -37,6 +58,16 @@ typedef struct dl_format {
   /* Any thread, each with a scratch of its own. */
   tr_status (*read)(const tr_dataset *dataset, size_t shard, uint64_t index, void *const *to, dl_scratch *scratch,
                     tr_error *error);
+  /* The same in two halves, so that many ranges can be under way at once. Pure look-up in the index; false where the sample
+   * is in memory already (decode then gets no bytes). */
+  bool (*place)(const tr_dataset *dataset, size_t shard, uint64_t index, dl_place *place);
+  tr_status (*unpack)(const tr_dataset *dataset, size_t file, const uint8_t *packed, size_t packed_bytes,
+                      uint8_t *unpacked, size_t unpacked_bytes, tr_error *error);
+  tr_status (*decode)(const tr_dataset *dataset, const dl_sample *sample, const uint8_t *bytes, size_t count,
+                      void *const *to, dl_scratch *scratch, tr_error *error);
+  /* For tr_dataset_raw. */
+  tr_status (*raw)(const tr_dataset *dataset, size_t shard, uint64_t index, const uint8_t *bytes, size_t count,
+                   tr_raw_visit visit, void *self, tr_error *error);
   void (*name_sample)(const tr_dataset *dataset, size_t shard, uint64_t index, char *text, size_t text_bytes);
 } dl_format;
 

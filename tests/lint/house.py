@@ -26,7 +26,7 @@ DOORS = ["launcher", "examples", "bench"]
 # runtime/api is one folder for four rooms; the other rooms have one of their own.
 RUNTIME_HEADERS = {
     "base": "alloc arena base bytes clock config crc32c log macros rng split status trace".split(),
-    "store": ["store"],
+    "store": ["s3", "store"],
     "device": ["device"],
     "train": "run train worker".split(),
     "everything": ["trainrun"],

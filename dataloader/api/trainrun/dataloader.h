@@ -24,6 +24,36 @@ typedef struct tr_exchange {
   void *self;
 } tr_exchange;
 
+/* ---- The cache of a node ---- */
+
+/* Data once read, kept in memory and then in a folder; both bounded. Keyed by store, key, ETag and offset, so that a new
+ * version of an object is another entry; every entry is checked (CRC32C) when it is read; an entry that was torn by a
+ * crash is never served. All workers of a node that open one with the same options share it: one fetches, the others
+ * wait. It stands in front of a store as a store of its own, so that more such layers can stand behind it. */
+typedef struct tr_cache tr_cache;
+
+typedef struct tr_cache_options {
+  size_t struct_bytes;
+  const tr_allocator *allocator;
+  const tr_clock *clock;
+  tr_log *log;
+  const char *dir;       /* NULL: memory alone */
+  uint64_t dir_bytes;    /* 0: as much as is free there, less a tenth */
+  uint64_t memory_bytes; /* of the node, shared by its workers; 0: no memory tier */
+  const tr_exchange *exchange;
+} tr_cache_options;
+/* Collective over the exchange. */
+TR_API TR_MUST_USE tr_status tr_cache_open(const tr_cache_options *options, tr_cache **out, tr_error *error);
+/* After every data set that uses it is closed. */
+TR_API void tr_cache_close(tr_cache *cache);
+
+typedef struct tr_cache_stats {
+  size_t struct_bytes;
+  uint64_t memory_hits, disk_hits, waited_hits, misses; /* chunks */
+  uint64_t fetched_bytes, served_bytes, evicted_bytes, damaged;
+} tr_cache_stats;
+TR_API void tr_cache_stats_get(const tr_cache *cache, tr_cache_stats *stats);
+
 /* ---- Data sets --------------------------------------------------------------------------------------------------- */
 
 typedef struct tr_dataset tr_dataset;
@@ -46,13 +76,18 @@ typedef struct tr_dataset_options {
   tr_stores *stores;
   const char *const *urls; /* with braces; for idx a prefix, for the others shards */
   size_t url_count;
-  const char *format; /* "auto", "idx", "webdataset", "csv"; NULL: auto */
+  const char *format; /* "auto", "idx", "webdataset", "mds", "tokens", "csv"; NULL: auto */
   const tr_field_source
       *fields; /* none: the format's own (idx: image, label; csv: every column; webdataset: suffixes of
                                     the first sample) */
   size_t field_count;
   const char *index_folder; /* where an index that cannot stand beside the data is kept (a URL); NULL: not kept */
   const tr_exchange *exchange;
+  tr_cache *cache;          /* borrowed; NULL: none */
+  uint64_t sequence_length; /* tokens of a sample; 0: not given */
+  /* The first of them decide the shape of images that differ in size; the same list as the loader's. */
+  const char *const *transforms;
+  size_t transform_count;
 } tr_dataset_options;
 
 /* Resolves the shards (URL, size, ETag), reads or builds the index (all ranks together), knows the fields from the first
@@ -76,6 +111,20 @@ TR_API size_t tr_dataset_blocks(const tr_dataset *dataset, const uint64_t **bloc
 TR_API void tr_dataset_sample_name(const tr_dataset *dataset, uint64_t id, char *text, size_t text_bytes);
 /* Decodes one sample: to[i] receives field i. Any thread. TR_ERR_CORRUPT names shard, key and offset. */
 TR_API TR_MUST_USE tr_status tr_dataset_read(tr_dataset *dataset, uint64_t id, void *const *to, tr_error *error);
+
+/* One sample as it is stored, undecoded: its key and each value under its stored name, whether or not a field asks for
+ * it. Reads from the store. */
+typedef enum tr_raw_kind { TR_RAW_BYTES, TR_RAW_TEXT, TR_RAW_JSON } tr_raw_kind;
+typedef struct tr_raw_value {
+  const char *name;
+  tr_raw_kind kind; /* JSON: a number or another JSON value, as text */
+  const void *data; /* not ended by a NUL; valid during the call */
+  size_t bytes;
+} tr_raw_value;
+typedef tr_status (*tr_raw_visit)(void *self, const char *key, const tr_raw_value *values, size_t count,
+                                  tr_error *error);
+TR_API TR_MUST_USE tr_status tr_dataset_raw(tr_dataset *dataset, uint64_t id, tr_raw_visit visit, void *self,
+                                            tr_error *error);
 
 /* data.lock.json: format, fields, and of each shard URL, bytes, ETag, samples. */
 TR_API void tr_dataset_write_lock(const tr_dataset *dataset, tr_writer *writer);
@@ -143,11 +192,15 @@ typedef struct tr_loader_options {
   uint64_t prefetch_bytes; /* bound of all buffers; at least two steps' worth is used */
   uint32_t threads;        /* of decode; 0: 1 */
   bool skip_corrupt;       /* on-corrupt = "skip": the row keeps its place with weight 0 */
-  tr_sample_map map;
+  /* "random-resized-crop 224", "flip", "normalize imagenet": in order, random ones by (seed, epoch, sample id). */
+  const char *const *transforms;
+  size_t transform_count;
+  tr_sample_map map; /* after the transforms */
   void *map_self;
 } tr_loader_options;
 TR_API TR_MUST_USE tr_status tr_loader_open(const tr_loader_options *options, tr_loader **out, tr_error *error);
 TR_API void tr_loader_close(tr_loader *loader);
+/* As they come out of the transforms. */
 TR_API size_t tr_loader_fields(const tr_loader *loader, const tr_field **fields);
 TR_API uint64_t tr_loader_batches(const tr_loader *loader); /* an epoch */
 

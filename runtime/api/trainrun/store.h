@@ -99,6 +99,9 @@ typedef struct tr_store_ops {
   tr_status (*upload_commit)(void *self, void *upload, bool if_absent, tr_error *error);
   void (*upload_abort)(void *self, void *upload);
   uint64_t part_bytes_min;
+  /* Optional: aborts uploads below prefix that were begun and neither committed nor aborted by whoever was killed. Only
+   * for a prefix that nobody else is writing to. */
+  tr_status (*upload_sweep)(void *self, const char *prefix, tr_error *error);
   void (*destroy)(void *self); /* waits for what is under way */
 } tr_store_ops;
 
@@ -154,8 +157,9 @@ TR_API TR_MUST_USE tr_status tr_store_walk(tr_store *store, const char *prefix,
 
 /* The stores of a job: opens one when a URL first needs it and keeps it. "/abs/path", "rel/path", "file:///abs",
  * "memory://NAME/key" (one store a NAME for the life of the set; local paths are taken as they are written, without
- * %-decoding, "." and ".." resolved by name), "s3://bucket/key" (answers "planned, not in this
- * version" until it is built). Schemes of one's own can be added. */
+ * %-decoding, "." and ".." resolved by name), "s3://bucket/key" (the key is taken as it is written too; one store a
+ * bucket, with the settings of the [storage.*] table that matches it best, or of the environment and profiles as AWS's
+ * tools have them). Schemes of one's own can be added. */
 typedef struct tr_stores tr_stores;
 
 typedef struct tr_stores_options {
@@ -164,6 +168,11 @@ typedef struct tr_stores_options {
   const tr_clock *clock;
   tr_log *log;
   const tr_config *config; /* its [storage.*] tables; NULL: none */
+  /* "NAME=value" as in environ, for AWS's variables and { env = "NAME" }; NULL: no environment. */
+  const char *const *environment;
+  /* Of a job: a request whose retries are used up is asked again, at most every 20 s, as long as the set lives; each time
+   * the log says what is waited for. Otherwise (one-shot commands) it fails. What cannot succeed fails at once in both. */
+  bool persistent;
 } tr_stores_options;
 TR_API TR_MUST_USE tr_status tr_stores_create(const tr_stores_options *options, tr_stores **out, tr_error *error);
 TR_API void tr_stores_destroy(tr_stores *stores);

@@ -9,6 +9,7 @@
 #include <trainrun/device.h>
 #include <trainrun/ops.h>
 #include <trainrun/run.h>
+#include <trainrun/s3.h>
 #include <trainrun/store.h>
 #include <trainrun/train.h>
 #include <trainrun/worker.h>
