@@ -77,6 +77,8 @@ enum { PLAIN = 0, FINGERPRINT = 1, PLANNED = 2 };
     "Where the secret key is: { env = \"NAME\" } or { file = \"PATH\" }.") \
   X("storage.*.session-token", VALUE, "", "", NULL, PLAIN, UNBOUNDED, SECRET, \
     "Where the session token is: { env = \"NAME\" } or { file = \"PATH\" }.") \
+  X("storage.*.sign", BOOLEAN, "", "", NULL, PLAIN, UNBOUNDED, NONE, \
+    "false: requests go without keys, as a public bucket allows; default: true.") \
   X("data.train", VALUE, "", "", NULL, FINGERPRINT, UNBOUNDED, TRAIN, \
     "What is trained on: a URL, a list, or [[data.train]] tables with name, url, weight, format, fields.") \
   X("data.valid", VALUE, "", "", NULL, FINGERPRINT, UNBOUNDED, VALID, \

@@ -162,6 +162,15 @@ TR_API TR_MUST_USE tr_status tr_store_walk(tr_store *store, const char *prefix,
  * tools have them). Schemes of one's own can be added. */
 typedef struct tr_stores tr_stores;
 
+/* What a person says about buckets on the command line (--endpoint-url, --region, --profile, --ca-bundle,
+ * --no-sign-request). It goes before every table, variable and profile, for all buckets of the set; NULL and false: not
+ * said. A profile named here gives the keys too, even where a table or the environment has some. */
+typedef struct tr_s3_overrides {
+  const char *endpoint, *region, *profile;
+  const char *ca_file;  /* relative to the working directory */
+  bool no_sign_request; /* no keys are looked for */
+} tr_s3_overrides;
+
 typedef struct tr_stores_options {
   size_t struct_bytes;
   const tr_allocator *allocator;
@@ -173,6 +182,7 @@ typedef struct tr_stores_options {
   /* Of a job: a request whose retries are used up is asked again, at most every 20 s, as long as the set lives; each time
    * the log says what is waited for. Otherwise (one-shot commands) it fails. What cannot succeed fails at once in both. */
   bool persistent;
+  tr_s3_overrides s3; /* copied */
 } tr_stores_options;
 TR_API TR_MUST_USE tr_status tr_stores_create(const tr_stores_options *options, tr_stores **out, tr_error *error);
 TR_API void tr_stores_destroy(tr_stores *stores);
