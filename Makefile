@@ -21,6 +21,7 @@ demo:
 
 test test-long:
 	@scripts/setup test
+	@scripts/servers
 	@$(CONFIGURE) -DTRAINRUN_TESTS=ON >/dev/null
 	@$(COMPILE)
 	@scripts/test --build $(BUILD) $(if $(filter test-long,$@),--long)
