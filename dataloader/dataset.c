@@ -21,20 +21,30 @@ void dl_scratch_init(dl_scratch *scratch, const tr_allocator *allocator, const t
 }
 
 void dl_scratch_fini(dl_scratch *scratch) {
+  tr_free(scratch->allocator, scratch->stored.bytes);
+  tr_free(scratch->allocator, scratch->decoded.bytes);
+  tr_free(scratch->allocator, scratch->unpacked.bytes);
   tr_free(scratch->allocator, scratch->bytes);
-  scratch->bytes = NULL;
-  scratch->capacity = 0;
+  dl_scratch_init(scratch, scratch->allocator, scratch->clock);
+}
+
+tr_status dl_buffer_reserve(const tr_allocator *allocator, dl_buffer *buffer, size_t bytes, tr_error *error) {
+  if (bytes <= buffer->capacity) return TR_OK;
+  tr_free(allocator, buffer->bytes);
+  buffer->capacity = 0;
+  const size_t rounded = bytes + bytes / 4 + 4096;
+  buffer->bytes = tr_alloc(allocator, rounded);
+  if (buffer->bytes == NULL) return tr_fail_memory(error, "a sample", rounded);
+  buffer->capacity = rounded;
+  return TR_OK;
 }
 
 tr_status dl_scratch_reserve(dl_scratch *scratch, size_t bytes, tr_error *error) {
-  if (bytes <= scratch->capacity) return TR_OK;
-  tr_free(scratch->allocator, scratch->bytes);
-  scratch->capacity = 0;
-  const size_t rounded = bytes + bytes / 4 + 4096;
-  scratch->bytes = tr_alloc(scratch->allocator, rounded);
-  if (scratch->bytes == NULL) return tr_fail_memory(error, "a sample", rounded);
-  scratch->capacity = rounded;
-  return TR_OK;
+  dl_buffer own = {.bytes = scratch->bytes, .capacity = scratch->capacity};
+  const tr_status status = dl_buffer_reserve(scratch->allocator, &own, bytes, error);
+  scratch->bytes = own.bytes;
+  scratch->capacity = own.capacity;
+  return status;
 }
 
 tr_status dl_dataset_add_field(tr_dataset *dataset, const char *name, const char *source, tr_error *error) {
@@ -211,6 +221,8 @@ tr_status tr_dataset_open(const tr_dataset_options *options, tr_dataset **out, t
   if (dataset == NULL) {
     status = tr_fail_memory(error, "a data set", sizeof *dataset);
   } else {
+    pthread_mutex_init(&dataset->lock, NULL);
+    dl_scratch_init(&dataset->scratch, options->allocator, options->clock);
     dataset->allocator = options->allocator;
     dataset->clock = options->clock;
     dataset->log = options->log;
@@ -235,6 +247,8 @@ tr_status tr_dataset_open(const tr_dataset_options *options, tr_dataset **out, t
 void tr_dataset_close(tr_dataset *dataset) {
   if (dataset == NULL) return;
   if (dataset->format != NULL) dataset->format->close(dataset);
+  dl_scratch_fini(&dataset->scratch);
+  pthread_mutex_destroy(&dataset->lock);
   tr_free(dataset->allocator, dataset->urls);
   tr_arena_destroy(dataset->arena);
   tr_free(dataset->allocator, dataset);
@@ -282,20 +296,109 @@ void tr_dataset_sample_name(const tr_dataset *dataset, uint64_t id, char *text, 
   dataset->format->name_sample(dataset, shard, id - dataset->shard_first[shard], text, text_bytes);
 }
 
-tr_status dl_dataset_read(const tr_dataset *dataset, uint64_t id, void *const *to, dl_scratch *scratch,
-                          tr_error *error) {
-  if (id >= tr_dataset_size(dataset)) {
-    return tr_fail(error, TR_ERR_INVALID, "data set: there is no sample %llu, only %llu", (unsigned long long)id,
-                   (unsigned long long)tr_dataset_size(dataset));
-  }
+/* ---- Reading ----------------------------------------------------------------------------------------------------- */
+
+/* Times that bytes found wrong are read, the first included. */
+enum { READS = 3 };
+
+dl_sample dl_dataset_sample(const tr_dataset *dataset, uint64_t epoch, uint64_t id, const dl_transforms *transforms) {
   const size_t shard = shard_of(dataset, id);
-  return dataset->format->read(dataset, shard, id - dataset->shard_first[shard], to, scratch, error);
+  return (dl_sample){
+      .id = id, .epoch = epoch, .shard = shard, .index = id - dataset->shard_first[shard], .transforms = transforms};
+}
+
+static tr_status read_place(const tr_dataset *dataset, const dl_place *place, bool fresh, dl_scratch *scratch,
+                            tr_error *error) {
+  const dl_file *file = &dataset->files[place->file];
+  TR_TRY(dl_buffer_reserve(scratch->allocator, &scratch->stored, (size_t)place->bytes, error));
+  return (fresh ? dl_file_read_again : dl_file_read)(file, scratch->clock, place->offset, scratch->stored.bytes,
+                                                     (size_t)place->bytes, &scratch->account, error);
+}
+
+/* Neighbours in a packed range are read one after the other more often than not: the last one is kept. */
+static tr_status read_packed(const tr_dataset *dataset, const dl_place *place, bool fresh, dl_scratch *scratch,
+                             tr_error *error) {
+  const bool kept = scratch->packed_bytes == place->bytes && scratch->packed_file == place->file &&
+                    scratch->packed_offset == place->offset;
+  if (kept && !fresh) return TR_OK;
+  scratch->packed_bytes = 0;
+  TR_TRY(read_place(dataset, place, fresh, scratch, error));
+  TR_TRY(dl_buffer_reserve(scratch->allocator, &scratch->unpacked, (size_t)place->unpacked_bytes, error));
+  TR_TRY(dataset->format->unpack(dataset, place->file, scratch->stored.bytes, (size_t)place->bytes,
+                                 scratch->unpacked.bytes, (size_t)place->unpacked_bytes, error));
+  scratch->packed_file = place->file;
+  scratch->packed_offset = place->offset;
+  scratch->packed_bytes = place->bytes;
+  return TR_OK;
+}
+
+tr_status dl_dataset_bring(const tr_dataset *dataset, const dl_sample *sample, bool whole, bool fresh,
+                           dl_scratch *scratch, const uint8_t **bytes, size_t *count, tr_error *error) {
+  const dl_format *format = dataset->format;
+  dl_place place = {0};
+  *bytes = NULL;
+  *count = 0;
+  if (!format->place(dataset, sample->shard, sample->index, whole, &place)) return TR_OK;
+  const bool packed = place.unpacked_bytes > 0;
+  tr_status status = TR_ERR_CORRUPT;
+  for (int attempt = fresh; attempt < READS && status == TR_ERR_CORRUPT; attempt++) {
+    status = (packed ? read_packed : read_place)(dataset, &place, attempt > 0, scratch, error);
+    *bytes = packed ? scratch->unpacked.bytes + place.inner_offset : scratch->stored.bytes;
+    *count = (size_t)(packed ? place.inner_bytes : place.bytes);
+    if (status != TR_OK || format->check == NULL) continue;
+    status = format->check(dataset, sample->shard, sample->index, whole, *bytes, *count, error);
+  }
+  return status;
+}
+
+tr_status dl_dataset_read(const tr_dataset *dataset, const dl_sample *sample, bool fresh, void *const *to,
+                          dl_scratch *scratch, tr_error *error) {
+  const uint8_t *bytes;
+  size_t count;
+  TR_TRY(dl_dataset_bring(dataset, sample, false, fresh, scratch, &bytes, &count, error));
+  return dataset->format->decode(dataset, sample, bytes, count, to, scratch, error);
+}
+
+static tr_status check_id(const tr_dataset *dataset, uint64_t id, tr_error *error) {
+  if (id < tr_dataset_size(dataset)) return TR_OK;
+  return tr_fail(error, TR_ERR_INVALID, "data set: there is no sample %llu, only %llu", (unsigned long long)id,
+                 (unsigned long long)tr_dataset_size(dataset));
+}
+
+/* The data set's scratch, or where another thread has it, `own`. */
+static dl_scratch *borrow(tr_dataset *dataset, dl_scratch *own) {
+  if (pthread_mutex_trylock(&dataset->lock) == 0) return &dataset->scratch;
+  dl_scratch_init(own, dataset->allocator, dataset->clock);
+  return own;
+}
+
+static void give_back(tr_dataset *dataset, dl_scratch *borrowed) {
+  if (borrowed == &dataset->scratch) {
+    pthread_mutex_unlock(&dataset->lock);
+  } else {
+    dl_scratch_fini(borrowed);
+  }
 }
 
 tr_status tr_dataset_read(tr_dataset *dataset, uint64_t id, void *const *to, tr_error *error) {
-  dl_scratch scratch;
-  dl_scratch_init(&scratch, dataset->allocator, dataset->clock);
-  const tr_status status = dl_dataset_read(dataset, id, to, &scratch, error);
-  dl_scratch_fini(&scratch);
+  TR_TRY(check_id(dataset, id, error));
+  const dl_sample sample = dl_dataset_sample(dataset, 0, id, NULL);
+  dl_scratch own, *scratch = borrow(dataset, &own);
+  const tr_status status = dl_dataset_read(dataset, &sample, false, to, scratch, error);
+  give_back(dataset, scratch);
+  return status;
+}
+
+tr_status tr_dataset_raw(tr_dataset *dataset, uint64_t id, tr_raw_visit visit, void *self, tr_error *error) {
+  TR_TRY(check_id(dataset, id, error));
+  const dl_sample sample = dl_dataset_sample(dataset, 0, id, NULL);
+  dl_scratch own, *scratch = borrow(dataset, &own);
+  const uint8_t *bytes;
+  size_t count;
+  tr_status status = dl_dataset_bring(dataset, &sample, true, false, scratch, &bytes, &count, error);
+  if (status == TR_OK) {
+    status = dataset->format->raw(dataset, sample.shard, sample.index, bytes, count, visit, self, error);
+  }
+  give_back(dataset, scratch);
   return status;
 }

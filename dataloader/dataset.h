@@ -5,6 +5,7 @@
 #ifndef TRAINRUN_DATALOADER_DATASET_H
 #define TRAINRUN_DATALOADER_DATASET_H
 
+#include <pthread.h>
 #include <trainrun/dataloader.h>
 
 /* Samples of a block for the sampler: part of the order, so it never changes. */
@@ -20,21 +21,32 @@ typedef struct dl_file {
   uint64_t samples;
 } dl_file;
 
-/* What one thread needs to read samples: memory that grows to the largest sample, and the account of its reads. */
+/* Memory that grows to what was needed at most. */
+typedef struct dl_buffer {
+  uint8_t *bytes;
+  size_t capacity;
+} dl_buffer;
+
+/* What one thread needs to read samples: memory, and the account of its reads. Each buffer has one owner, so that none is
+ * taken away from under another. */
 typedef struct dl_scratch {
   const tr_allocator *allocator;
   const tr_clock *clock;
-  uint8_t *bytes;
+  dl_buffer stored;  /* dataset.c's: what came from the store */
+  dl_buffer decoded; /* dl_make's: a value before its transforms */
+  uint8_t *bytes;    /* for decoders and transforms: dl_scratch_reserve */
   size_t capacity;
   tr_wait_account account;
+  /* The packed range that was unpacked last; whole while packed_bytes > 0. */
+  dl_buffer unpacked;
+  size_t packed_file;
+  uint64_t packed_offset, packed_bytes;
 } dl_scratch;
 
 /* Where the stored bytes of a sample are: one range of one file (members that are not wanted are read over). */
 typedef struct dl_place {
   size_t file;
   uint64_t offset, bytes;
-  uint32_t crc32c; /* of that range, where has_crc */
-  bool has_crc;
   /* The range is a packed unit that many samples share (a zstd shard): it is unpacked once, and the sample's bytes are
    * [inner_offset, inner_offset + inner_bytes) of the unpacked_bytes that come out. 0: not packed. */
   uint64_t unpacked_bytes, inner_offset, inner_bytes;
@@ -50,22 +62,26 @@ typedef struct dl_sample {
   const dl_transforms *transforms; /* NULL: none */
 } dl_sample;
 
+/* Reading is in steps, so that many ranges can be under way at once and each step can run on any thread: place (a pure
+ * look-up in the index), the read itself, unpack for packed ranges, check, decode. */
 typedef struct dl_format {
   const char *name;
   /* Collective. Finds files, fields and the samples of each shard (dl_dataset_set_shards). */
   tr_status (*open)(tr_dataset *dataset, tr_error *error);
   void (*close)(tr_dataset *dataset);
-  /* Any thread, each with a scratch of its own. */
-  tr_status (*read)(const tr_dataset *dataset, size_t shard, uint64_t index, void *const *to, dl_scratch *scratch,
-                    tr_error *error);
-  /* The same in two halves, so that many ranges can be under way at once. Pure look-up in the index; false where the sample
-   * is in memory already (decode then gets no bytes). */
-  bool (*place)(const tr_dataset *dataset, size_t shard, uint64_t index, dl_place *place);
+  /* False where the sample is in memory already: what follows then gets no bytes. `whole`: all that is stored of the
+   * sample, for `raw`, and not only what fields need. Inside the file, always. */
+  bool (*place)(const tr_dataset *dataset, size_t shard, uint64_t index, bool whole, dl_place *place);
+  /* Fills all of `unpacked`, or TR_ERR_CORRUPT: then the range is read again. NULL where nothing is packed. */
   tr_status (*unpack)(const tr_dataset *dataset, size_t file, const uint8_t *packed, size_t packed_bytes,
                       uint8_t *unpacked, size_t unpacked_bytes, tr_error *error);
+  /* Whether the bytes of the place (`whole` as it was asked for) are those that were indexed: TR_OK, or TR_ERR_CORRUPT
+   * that names shard, key and offset; then they are read again. NULL where nothing is known about them. */
+  tr_status (*check)(const tr_dataset *dataset, size_t shard, uint64_t index, bool whole, const uint8_t *bytes,
+                     size_t count, tr_error *error);
   tr_status (*decode)(const tr_dataset *dataset, const dl_sample *sample, const uint8_t *bytes, size_t count,
                       void *const *to, dl_scratch *scratch, tr_error *error);
-  /* For tr_dataset_raw. */
+  /* For tr_dataset_raw: `bytes` is the `whole` place. */
   tr_status (*raw)(const tr_dataset *dataset, size_t shard, uint64_t index, const uint8_t *bytes, size_t count,
                    tr_raw_visit visit, void *self, tr_error *error);
   void (*name_sample)(const tr_dataset *dataset, size_t shard, uint64_t index, char *text, size_t text_bytes);
@@ -98,11 +114,25 @@ struct tr_dataset {
   const char *sources[TR_FIELDS_MAX];
   size_t field_count;
   bool in_memory; /* reading a sample does no I/O */
+  /* Bytes of the largest packed range once it is unpacked; 0: nothing is packed. Set before dl_dataset_set_shards. */
+  uint64_t unpacked_bytes_max;
+
+  /* Of tr_dataset_read and tr_dataset_raw: whoever gets the lock may use it, so that samples read one after the other
+   * share what is unpacked. */
+  pthread_mutex_t lock;
+  dl_scratch scratch;
 };
 
-/* Reads through the shard of `id`, like tr_dataset_read, with a scratch. */
-tr_status dl_dataset_read(const tr_dataset *dataset, uint64_t id, void *const *to, dl_scratch *scratch,
-                          tr_error *error);
+/* Which sample `id` is; id < tr_dataset_size. */
+dl_sample dl_dataset_sample(const tr_dataset *dataset, uint64_t epoch, uint64_t id, const dl_transforms *transforms);
+/* The bytes of a sample's place, read and checked in the calling thread; NULL where they are in memory. They stay until
+ * the scratch is used for another. */
+tr_status dl_dataset_bring(const tr_dataset *dataset, const dl_sample *sample, bool whole, bool fresh,
+                           dl_scratch *scratch, const uint8_t **bytes, size_t *count, tr_error *error);
+/* Reads, checks and decodes one sample in the calling thread; `fresh`: what was read of it before was wrong, so that no
+ * cache is believed. */
+tr_status dl_dataset_read(const tr_dataset *dataset, const dl_sample *sample, bool fresh, void *const *to,
+                          dl_scratch *scratch, tr_error *error);
 /* After files[].samples of each shard's first file are known: ids and blocks. */
 tr_status dl_dataset_set_shards(tr_dataset *dataset, tr_error *error);
 /* The fields as asked for by name and source; shape comes later. Checks names. */
@@ -117,5 +147,7 @@ const char *dl_url_name(const char *url);
 void dl_scratch_init(dl_scratch *scratch, const tr_allocator *allocator, const tr_clock *clock);
 void dl_scratch_fini(dl_scratch *scratch);
 tr_status dl_scratch_reserve(dl_scratch *scratch, size_t bytes, tr_error *error);
+/* Makes room for `bytes` bytes; what was in it is lost where it grows. */
+tr_status dl_buffer_reserve(const tr_allocator *allocator, dl_buffer *buffer, size_t bytes, tr_error *error);
 
 #endif

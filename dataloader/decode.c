@@ -141,6 +141,12 @@ static tr_status decode_json(dl_value value, const char *path, const tr_field *e
   return status;
 }
 
+bool dl_is_json(const uint8_t *bytes, size_t count) {
+  json_t *root = count <= JSON_BYTES_MAX ? json_loadb((const char *)bytes, count, JSON_DECODE_ANY, NULL) : NULL;
+  json_decref(root);
+  return root != NULL;
+}
+
 /* ---- All of them ------------------------------------------------------------------------------------------------- */
 
 /* `to` NULL: only what the value is. */

@@ -38,6 +38,9 @@ tr_status dl_png(dl_value value, const tr_allocator *allocator, tr_field *found,
 tr_status dl_jpeg(dl_value value, tr_field *found, const tr_field *expected, void *to, tr_error *error);
 tr_status dl_npy(dl_value value, tr_field *found, const uint8_t **data, tr_error *error);
 
+/* Whether it is one JSON value, UTF-8 and all. */
+bool dl_is_json(const uint8_t *bytes, size_t count);
+
 /* TR_OK where the two have one type and shape. */
 tr_status dl_same_shape(const tr_field *expected, const tr_field *found, tr_error *error);
 void dl_image_shape(tr_field *field, uint32_t height, uint32_t width, uint32_t channels);

@@ -86,7 +86,6 @@ tr_status dl_files_find(tr_dataset *dataset, const dl_candidate *candidates, siz
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
 static void charge(tr_wait_account *account, const tr_store_request *request, uint64_t begin_ns, uint64_t end_ns) {
-  if (account == NULL) return;
   const uint64_t whole = end_ns - begin_ns;
   uint64_t left = whole;
   const uint64_t retry = request->retry_ns < left ? request->retry_ns : left;
@@ -114,8 +113,8 @@ static tr_status run(tr_store *store, tr_store_request *request, tr_error *error
   return request->status;
 }
 
-tr_status dl_file_read(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
-                       tr_wait_account *account, tr_error *error) {
+static tr_status read_exactly(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
+                              bool fresh, tr_wait_account *account, tr_error *error) {
   if (offset > file->bytes || bytes > file->bytes - offset) {
     return tr_fail(error, TR_ERR_CORRUPT, "%s: truncated: %zu bytes are expected at offset %llu, the file has %llu",
                    file->url, bytes, (unsigned long long)offset, (unsigned long long)file->bytes);
@@ -128,16 +127,28 @@ tr_status dl_file_read(const dl_file *file, const tr_clock *clock, uint64_t offs
                               .offset = offset,
                               .buffer = buffer,
                               .buffer_bytes = bytes,
-                              .if_match = file->etag[0] != '\0' ? file->etag : NULL};
+                              .if_match = file->etag[0] != '\0' ? file->etag : NULL,
+                              .fresh = fresh};
   const uint64_t begin_ns = account != NULL ? tr_clock_now_ns(clock) : 0;
   const tr_status status = run(file->store, &request, error);
-  charge(account, &request, begin_ns, account != NULL ? tr_clock_now_ns(clock) : 0);
+  if (account != NULL && fresh) account->retry_ns += tr_clock_now_ns(clock) - begin_ns;
+  if (account != NULL && !fresh) charge(account, &request, begin_ns, tr_clock_now_ns(clock));
   if (status != TR_OK) return tr_error_context(error, status, "%s: offset %llu", file->url, (unsigned long long)offset);
   if (request.bytes != bytes) {
     return tr_fail(error, TR_ERR_CORRUPT, "%s: truncated: %zu bytes at offset %llu, %zu were expected", file->url,
                    request.bytes, (unsigned long long)offset, bytes);
   }
   return TR_OK;
+}
+
+tr_status dl_file_read(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
+                       tr_wait_account *account, tr_error *error) {
+  return read_exactly(file, clock, offset, buffer, bytes, false, account, error);
+}
+
+tr_status dl_file_read_again(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
+                             tr_wait_account *account, tr_error *error) {
+  return read_exactly(file, clock, offset, buffer, bytes, true, account, error);
 }
 
 /* ---- Scanning ---------------------------------------------------------------------------------------------------- */

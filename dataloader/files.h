@@ -17,6 +17,9 @@ tr_status dl_files_find(tr_dataset *dataset, const dl_candidate *candidates, siz
  * was replaced TR_ERR_CHANGED. Adds the time to *account where it is given. */
 tr_status dl_file_read(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
                        tr_wait_account *account, tr_error *error);
+/* The same where the bytes of before were wrong: past every cache, and charged to retry. */
+tr_status dl_file_read_again(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
+                             tr_wait_account *account, tr_error *error);
 
 /* A file seen through a buffer that moves forward: for scanning. It reads much where it is read through, and little
  * where most of it is skipped. */

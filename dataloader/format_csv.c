@@ -10,6 +10,7 @@
 #include "csv.h"
 #include "csv_index.h"
 #include "files.h"
+#include "make.h"
 
 enum { COLUMNS_MAX = 1 << 16, CELL_SHOWN = 40 };
 #define KEPT_BYTES_MAX ((uint64_t)64 << 20)
@@ -45,56 +46,103 @@ static tr_status blame_cell(const tr_dataset *dataset, size_t shard, uint32_t li
   return blame(dataset, shard, line, column, what, error);
 }
 
-/* The text of a record: where the table is kept, or in the scratch, behind which there is room for its cells. */
-static tr_status fetch(const tr_dataset *dataset, size_t shard, const dl_csv_record *record, dl_scratch *scratch,
-                       const char **text, dl_csv_cell **cells, tr_error *error) {
+static bool csv_place(const tr_dataset *dataset, size_t shard, uint64_t index, bool whole, dl_place *place) {
+  (void)whole;
   const csv *self = dataset->self;
-  const size_t text_bytes = (self->kept[shard] != NULL ? 0 : record->bytes + 15) / 16 * 16;
-  TR_TRY(dl_scratch_reserve(scratch, text_bytes + self->column_count * sizeof **cells, error));
-  *cells = (dl_csv_cell *)(scratch->bytes + text_bytes);
-  if (self->kept[shard] != NULL) {
-    *text = (const char *)self->kept[shard] + record->offset;
-    return TR_OK;
-  }
-  *text = (const char *)scratch->bytes;
-  return dl_file_read(&dataset->files[shard], scratch->clock, record->offset, scratch->bytes, record->bytes,
-                      &scratch->account, error);
+  if (self->kept[shard] != NULL) return false;
+  const dl_csv_record record = dl_csv_index_record(self->index.parts[shard], &dataset->files[shard], index);
+  *place = (dl_place){.file = shard, .offset = record.offset, .bytes = record.bytes};
+  return true;
 }
 
-static tr_status csv_read(const tr_dataset *dataset, size_t shard, uint64_t index, void *const *to, dl_scratch *scratch,
-                          tr_error *error) {
+/* Cuts the record into as many cells as there are columns. */
+static tr_status cut(const tr_dataset *dataset, size_t shard, const dl_csv_record *record, const char *text,
+                     dl_csv_cell *cells, tr_error *error) {
   const csv *self = dataset->self;
-  const dl_csv_record record = dl_csv_index_record(self->index.parts[shard], &dataset->files[shard], index);
-  const char *text;
-  dl_csv_cell *cells;
   size_t count;
-  TR_TRY(fetch(dataset, shard, &record, scratch, &text, &cells, error));
-  const char *wrong = dl_csv_cut(text, record.bytes, cells, self->column_count, &count);
-  if (wrong != NULL) return blame(dataset, shard, record.line, count, wrong, error);
-  if (count != self->column_count) {
-    char what[80];
-    snprintf(what, sizeof what, "%zu columns, the header has %zu", count, self->column_count);
-    return blame(dataset, shard, record.line, count < self->column_count ? count : self->column_count, what, error);
-  }
-  for (size_t f = 0; f < dataset->field_count; f++) {
-    const tr_dtype dtype = dataset->fields[f].dtype;
-    for (size_t i = 0; i < self->made[f].count; i++) {
-      const uint32_t column = self->made[f].columns[i];
-      const char *cell = text + cells[column].at;
-      const size_t length = cells[column].length;
-      uint8_t *at = (uint8_t *)to[f] + i * 4;
-      float real;
-      int32_t integer;
-      if (dtype == TR_I32 && dl_csv_integer(cell, length, &integer)) {
-        memcpy(at, &integer, sizeof integer);
-      } else if (dtype == TR_F32 && dl_csv_real(cell, length, &real)) {
-        memcpy(at, &real, sizeof real);
-      } else {
-        return blame_cell(dataset, shard, record.line, column, cell, length, dtype, error);
-      }
+  const char *wrong = dl_csv_cut(text, record->bytes, cells, self->column_count, &count);
+  if (wrong != NULL) return blame(dataset, shard, record->line, count, wrong, error);
+  if (count == self->column_count) return TR_OK;
+  char what[80];
+  snprintf(what, sizeof what, "%zu columns, the header has %zu", count, self->column_count);
+  return blame(dataset, shard, record->line, count < self->column_count ? count : self->column_count, what, error);
+}
+
+/* Parses the columns of field f. */
+static tr_status parse(const tr_dataset *dataset, size_t shard, const dl_csv_record *record, const char *text,
+                       const dl_csv_cell *cells, size_t f, uint8_t *to, tr_error *error) {
+  const csv *self = dataset->self;
+  const tr_dtype dtype = dataset->fields[f].dtype;
+  for (size_t i = 0; i < self->made[f].count; i++) {
+    const uint32_t column = self->made[f].columns[i];
+    const char *cell = text + cells[column].at;
+    const size_t length = cells[column].length;
+    float real;
+    int32_t integer;
+    if (dtype == TR_I32 && dl_csv_integer(cell, length, &integer)) {
+      memcpy(to + i * 4, &integer, sizeof integer);
+    } else if (dtype == TR_F32 && dl_csv_real(cell, length, &real)) {
+      memcpy(to + i * 4, &real, sizeof real);
+    } else {
+      return blame_cell(dataset, shard, record->line, column, cell, length, dtype, error);
     }
   }
   return TR_OK;
+}
+
+static const char *text_of(const csv *self, size_t shard, const dl_csv_record *record, const uint8_t *bytes) {
+  return (const char *)(self->kept[shard] != NULL ? self->kept[shard] + record->offset : bytes);
+}
+
+static tr_status csv_decode(const tr_dataset *dataset, const dl_sample *sample, const uint8_t *bytes, size_t count,
+                            void *const *to, dl_scratch *scratch, tr_error *error) {
+  (void)count;
+  const csv *self = dataset->self;
+  const size_t shard = sample->shard;
+  const dl_csv_record record = dl_csv_index_record(self->index.parts[shard], &dataset->files[shard], sample->index);
+  const char *text = text_of(self, shard, &record, bytes);
+  /* Transforms take the scratch's own memory, so the cells lie before what they are made from. */
+  const size_t cells_bytes = (self->column_count * sizeof(dl_csv_cell) + 15) / 16 * 16;
+  TR_TRY(dl_buffer_reserve(scratch->allocator, &scratch->decoded, cells_bytes + self->column_count * 4, error));
+  dl_csv_cell *cells = (dl_csv_cell *)scratch->decoded.bytes;
+  uint8_t *parsed = scratch->decoded.bytes + cells_bytes;
+  TR_TRY(cut(dataset, shard, &record, text, cells, error));
+  for (size_t f = 0; f < dataset->field_count; f++) {
+    const bool plain = sample->transforms == NULL;
+    TR_TRY(parse(dataset, shard, &record, text, cells, f, plain ? to[f] : parsed, error));
+    if (!plain) TR_TRY(dl_make_plain(dataset, sample, f, parsed, to[f], scratch, error));
+  }
+  return TR_OK;
+}
+
+static tr_status csv_raw(const tr_dataset *dataset, size_t shard, uint64_t index, const uint8_t *bytes, size_t count,
+                         tr_raw_visit visit, void *visitor, tr_error *error) {
+  (void)count;
+  const csv *self = dataset->self;
+  const dl_csv_record record = dl_csv_index_record(self->index.parts[shard], &dataset->files[shard], index);
+  const char *text = text_of(self, shard, &record, bytes);
+  dl_csv_cell *cells = tr_calloc(dataset->allocator, self->column_count, sizeof *cells);
+  tr_raw_value *values = tr_calloc(dataset->allocator, self->column_count, sizeof *values);
+  char key[24];
+  snprintf(key, sizeof key, "%llu", (unsigned long long)index);
+  tr_status status = TR_OK;
+  if (cells == NULL || values == NULL) status = tr_fail_memory(error, "a record", self->column_count * sizeof *values);
+  if (status == TR_OK) status = cut(dataset, shard, &record, text, cells, error);
+  if (status == TR_OK) {
+    for (size_t i = 0; i < self->column_count; i++) {
+      const char *cell = text + cells[i].at;
+      float real;
+      values[i] = (tr_raw_value){.name = self->columns[i], .kind = TR_RAW_TEXT, .data = cell, .bytes = cells[i].length};
+      const bool number = !cells[i].quoted && dl_csv_real(cell, cells[i].length, &real);
+      if (number && dl_is_json((const uint8_t *)cell, cells[i].length)) {
+        values[i].kind = TR_RAW_JSON;
+      }
+    }
+    status = visit(visitor, key, values, self->column_count, error);
+  }
+  tr_free(dataset->allocator, values);
+  tr_free(dataset->allocator, cells);
+  return status;
 }
 
 static void csv_name(const tr_dataset *dataset, size_t shard, uint64_t index, char *text, size_t text_bytes) {
@@ -313,5 +361,10 @@ static void csv_close(tr_dataset *dataset) {
   dl_index_fini(&self->index);
 }
 
-const dl_format dl_format_csv = {
-    .name = "csv", .open = csv_open, .close = csv_close, .read = csv_read, .name_sample = csv_name};
+const dl_format dl_format_csv = {.name = "csv",
+                                 .open = csv_open,
+                                 .close = csv_close,
+                                 .place = csv_place,
+                                 .decode = csv_decode,
+                                 .raw = csv_raw,
+                                 .name_sample = csv_name};

@@ -9,6 +9,7 @@
 
 #include "agree.h"
 #include "gunzip.h"
+#include "make.h"
 
 enum { DIMENSIONS_MAX = 6, HUGE_PAGE = 2 << 20, HUGE_FROM = 8 << 20 };
 
@@ -220,15 +221,56 @@ static void idx_close(tr_dataset *dataset) {
   }
 }
 
-static tr_status idx_read(const tr_dataset *dataset, size_t shard, uint64_t index, void *const *to, dl_scratch *scratch,
-                          tr_error *error) {
-  (void)scratch, (void)error;
+/* What one element is as text; its length. */
+static size_t number_text(tr_dtype dtype, const uint8_t *at, char text[32]) {
+  int32_t integer;
+  float real;
+  double wide;
+  switch (dtype) {
+    case TR_U8: return (size_t)snprintf(text, 32, "%u", at[0]);
+    case TR_I32: memcpy(&integer, at, sizeof integer); return (size_t)snprintf(text, 32, "%d", (int)integer);
+    case TR_F32: memcpy(&real, at, sizeof real); return (size_t)snprintf(text, 32, "%.9g", (double)real);
+    default: memcpy(&wide, at, sizeof wide); return (size_t)snprintf(text, 32, "%.17g", wide);
+  }
+}
+
+static bool idx_place(const tr_dataset *dataset, size_t shard, uint64_t index, bool whole, dl_place *place) {
+  (void)dataset, (void)shard, (void)index, (void)whole, (void)place;
+  return false;
+}
+
+static const uint8_t *row_of(const tr_dataset *dataset, size_t shard, uint64_t index, size_t field) {
   const idx *self = dataset->self;
-  const idx_array *arrays = self->arrays + shard * dataset->field_count;
+  const idx_array *array = &self->arrays[shard * dataset->field_count + field];
+  return array->data + index * array->sample_bytes;
+}
+
+static tr_status idx_decode(const tr_dataset *dataset, const dl_sample *sample, const uint8_t *bytes, size_t count,
+                            void *const *to, dl_scratch *scratch, tr_error *error) {
+  (void)bytes, (void)count;
   for (size_t i = 0; i < dataset->field_count; i++) {
-    memcpy(to[i], arrays[i].data + index * arrays[i].sample_bytes, arrays[i].sample_bytes);
+    TR_TRY(dl_make_plain(dataset, sample, i, row_of(dataset, sample->shard, sample->index, i), to[i], scratch, error));
   }
   return TR_OK;
+}
+
+/* A field under its name: a single number as a number, all else as the bytes of the array, which is the host's. */
+static tr_status idx_raw(const tr_dataset *dataset, size_t shard, uint64_t index, const uint8_t *bytes, size_t count,
+                         tr_raw_visit visit, void *self, tr_error *error) {
+  (void)bytes, (void)count;
+  char key[24], numbers[TR_FIELDS_MAX][32];
+  tr_raw_value values[TR_FIELDS_MAX];
+  for (size_t i = 0; i < dataset->field_count; i++) {
+    const tr_field *field = &dataset->fields[i];
+    const uint8_t *row = row_of(dataset, shard, index, i);
+    values[i] = (tr_raw_value){.name = field->name, .kind = TR_RAW_BYTES, .data = row, .bytes = field->bytes};
+    if (field->ndim > 0) continue;
+    values[i].kind = TR_RAW_JSON;
+    values[i].data = numbers[i];
+    values[i].bytes = number_text(field->dtype, row, numbers[i]);
+  }
+  snprintf(key, sizeof key, "%llu", (unsigned long long)index);
+  return visit(self, key, values, dataset->field_count, error);
 }
 
 static void idx_name(const tr_dataset *dataset, size_t shard, uint64_t index, char *text, size_t text_bytes) {
@@ -236,5 +278,10 @@ static void idx_name(const tr_dataset *dataset, size_t shard, uint64_t index, ch
            (unsigned long long)index);
 }
 
-const dl_format dl_format_idx = {
-    .name = "idx", .open = idx_open, .close = idx_close, .read = idx_read, .name_sample = idx_name};
+const dl_format dl_format_idx = {.name = "idx",
+                                 .open = idx_open,
+                                 .close = idx_close,
+                                 .place = idx_place,
+                                 .decode = idx_decode,
+                                 .raw = idx_raw,
+                                 .name_sample = idx_name};

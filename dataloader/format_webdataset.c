@@ -6,9 +6,10 @@
 #include "agree.h"
 #include "decode.h"
 #include "files.h"
+#include "make.h"
 #include "wds_index.h"
 
-enum { KEY_SHOWN = 120, GAP_BYTES = 64 << 10 };
+enum { KEY_SHOWN = 120 };
 #define ABSENT UINT64_MAX
 
 typedef struct place {
@@ -47,36 +48,59 @@ static tr_status missing(const tr_dataset *dataset, const dl_file *file, uint64_
   return tr_fail(error, TR_ERR_CORRUPT, "%s: sample '%s' has no member .%s", file->url, key, self->suffixes[suffix]);
 }
 
-/* Brings all members into the scratch; values[] shows each. */
-static tr_status fetch(const tr_dataset *dataset, const dl_file *file, uint64_t id, dl_value *values,
-                       dl_scratch *scratch, tr_error *error) {
+/* From the first byte that a field asks for to the last; members that no one can want, because they are beyond all
+ * limits, are left out. */
+static void wanted_range(const wds *self, uint64_t id, uint64_t *begin, uint64_t *end) {
+  const place *places = self->places + id * self->suffix_count;
+  *begin = UINT64_MAX;
+  *end = 0;
+  for (size_t i = 0; i < self->suffix_count; i++) {
+    if (places[i].offset == ABSENT || places[i].bytes > DL_FIELD_BYTES_MAX) continue;
+    *begin = places[i].offset < *begin ? places[i].offset : *begin;
+    *end = places[i].offset + places[i].bytes > *end ? places[i].offset + places[i].bytes : *end;
+  }
+  if (*begin > *end) *begin = *end = 0;
+}
+
+/* All members of the sample. */
+static void whole_range(dl_wds_members members, uint64_t *begin, uint64_t *end) {
+  dl_wds_member member;
+  *begin = UINT64_MAX;
+  *end = 0;
+  while (dl_wds_members_next(&members, &member)) {
+    *begin = member.offset < *begin ? member.offset : *begin;
+    *end = member.offset + member.bytes > *end ? member.offset + member.bytes : *end;
+  }
+  if (*begin > *end) *begin = *end = 0;
+}
+
+static bool wds_place(const tr_dataset *dataset, size_t shard, uint64_t index, bool whole, dl_place *place) {
+  const wds *self = dataset->self;
+  const uint64_t id = dataset->shard_first[shard] + index;
+  uint64_t begin, end;
+  if (whole) {
+    whole_range(dl_wds_members_of(self->sample_at[id]), &begin, &end);
+  } else {
+    wanted_range(self, id, &begin, &end);
+  }
+  *place = (dl_place){.file = shard, .offset = begin, .bytes = end - begin};
+  return true;
+}
+
+/* values[] shows each member that fields are made of. */
+static tr_status find_values(const tr_dataset *dataset, const dl_file *file, uint64_t id, const uint8_t *bytes,
+                             dl_value *values, tr_error *error) {
   const wds *self = dataset->self;
   const place *places = self->places + id * self->suffix_count;
-  uint64_t begin = UINT64_MAX, end = 0, sum = 0;
+  uint64_t begin, end;
+  wanted_range(self, id, &begin, &end);
   for (size_t i = 0; i < self->suffix_count; i++) {
     if (places[i].offset == ABSENT) return missing(dataset, file, id, i, error);
     if (places[i].bytes > DL_FIELD_BYTES_MAX) {
       return tr_fail(error, TR_ERR_CORRUPT, "%s: offset %llu: a member of more than 1 GiB", file->url,
                      (unsigned long long)places[i].offset);
     }
-    begin = places[i].offset < begin ? places[i].offset : begin;
-    end = places[i].offset + places[i].bytes > end ? places[i].offset + places[i].bytes : end;
-    sum += places[i].bytes;
-  }
-  const bool together = end - begin <= sum + GAP_BYTES;
-  TR_TRY(dl_scratch_reserve(scratch, (size_t)(together ? end - begin : sum), error));
-  if (together) {
-    TR_TRY(dl_file_read(file, scratch->clock, begin, scratch->bytes, (size_t)(end - begin), &scratch->account, error));
-  }
-  uint64_t used = 0;
-  for (size_t i = 0; i < self->suffix_count; i++) {
-    const uint64_t at = together ? places[i].offset - begin : used;
-    if (!together) {
-      TR_TRY(dl_file_read(file, scratch->clock, places[i].offset, scratch->bytes + at, (size_t)places[i].bytes,
-                          &scratch->account, error));
-    }
-    values[i] = (dl_value){.bytes = scratch->bytes + at, .count = (size_t)places[i].bytes};
-    used += places[i].bytes;
+    values[i] = (dl_value){.bytes = bytes + (places[i].offset - begin), .count = (size_t)places[i].bytes};
   }
   return TR_OK;
 }
@@ -92,17 +116,17 @@ static tr_status blame(const tr_dataset *dataset, const dl_file *file, uint64_t 
                           dataset->fields[field].name, self->suffixes[suffix]);
 }
 
-static tr_status wds_read(const tr_dataset *dataset, size_t shard, uint64_t index, void *const *to, dl_scratch *scratch,
-                          tr_error *error) {
+static tr_status wds_decode(const tr_dataset *dataset, const dl_sample *sample, const uint8_t *bytes, size_t count,
+                            void *const *to, dl_scratch *scratch, tr_error *error) {
+  (void)count;
   const wds *self = dataset->self;
-  const dl_file *file = &dataset->files[shard];
-  const uint64_t id = dataset->shard_first[shard] + index;
+  const dl_file *file = &dataset->files[sample->shard];
   dl_value values[TR_FIELDS_MAX];
-  TR_TRY(fetch(dataset, file, id, values, scratch, error));
+  TR_TRY(find_values(dataset, file, sample->id, bytes, values, error));
   for (size_t i = 0; i < dataset->field_count; i++) {
-    const tr_status status = dl_decode(self->made[i].kind, self->made[i].path, &dataset->fields[i],
-                                       values[self->made[i].suffix], scratch->allocator, to[i], error);
-    if (status != TR_OK) return blame(dataset, file, id, i, status, error);
+    const tr_status status = dl_make(dataset, sample, i, self->made[i].kind, self->made[i].path,
+                                     values[self->made[i].suffix], to[i], scratch, error);
+    if (status != TR_OK) return blame(dataset, file, sample->id, i, status, error);
   }
   return TR_OK;
 }
@@ -111,6 +135,57 @@ static void wds_name(const tr_dataset *dataset, size_t shard, uint64_t index, ch
   char key[KEY_SHOWN];
   show_key(dataset->self, dataset->shard_first[shard] + index, key);
   snprintf(text, text_bytes, "%s: %s", dl_url_name(dataset->files[shard].url), key);
+}
+
+/* How a member is shown: JSON and class numbers as what they are, text as text, all else as bytes. */
+static tr_raw_kind kind_of_raw(const char *suffix, const uint8_t *data, size_t bytes) {
+  const char *dot = strrchr(suffix, '.');
+  const char *last = dot != NULL ? dot + 1 : suffix;
+  if (strcmp(last, "json") == 0 || strcmp(last, "cls") == 0) {
+    return dl_is_json(data, bytes) ? TR_RAW_JSON : TR_RAW_BYTES;
+  }
+  return strcmp(last, "txt") == 0 || strcmp(last, "text") == 0 ? TR_RAW_TEXT : TR_RAW_BYTES;
+}
+
+static void list_members(const wds *self, const dl_wds_walk *walk, uint64_t id, const uint8_t *bytes, uint64_t begin,
+                         tr_arena *arena, tr_raw_value *values) {
+  dl_wds_members members = dl_wds_members_of(self->sample_at[id]);
+  dl_wds_member member;
+  for (size_t i = 0; dl_wds_members_next(&members, &member); i++) {
+    const char *text = walk->suffixes[member.suffix].text;
+    values[i].name = tr_arena_strndup(arena, text, walk->suffixes[member.suffix].length);
+    values[i].data = bytes + (member.offset - begin);
+    values[i].bytes = (size_t)member.bytes;
+    if (values[i].name != NULL) values[i].kind = kind_of_raw(values[i].name, values[i].data, values[i].bytes);
+  }
+}
+
+static tr_status wds_raw(const tr_dataset *dataset, size_t shard, uint64_t index, const uint8_t *bytes, size_t count,
+                         tr_raw_visit visit, void *visitor, tr_error *error) {
+  (void)count;
+  const wds *self = dataset->self;
+  const uint64_t id = dataset->shard_first[shard] + index;
+  const dl_wds_members members = dl_wds_members_of(self->sample_at[id]);
+  uint64_t begin, end;
+  whole_range(members, &begin, &end);
+  tr_arena *arena = NULL;
+  TR_TRY(tr_arena_create(dataset->allocator, 4096, &arena, error));
+  dl_wds_walk *walk = tr_arena_alloc(arena, sizeof *walk);
+  tr_raw_value *values = tr_arena_alloc(arena, members.left * sizeof *values);
+  const uint8_t *at = self->sample_at[id];
+  const char *key = tr_arena_strndup(arena, (const char *)at + 2, (size_t)at[0] | (size_t)at[1] << 8);
+  tr_status status = TR_OK;
+  if (walk == NULL || values == NULL || key == NULL || !dl_wds_walk_begin(walk, self->index.parts[shard])) {
+    status = tr_fail_memory(error, "a sample", sizeof *walk);
+  } else {
+    list_members(self, walk, id, bytes, begin, arena, values);
+    for (uint16_t i = 0; status == TR_OK && i < members.left; i++) {
+      if (values[i].name == NULL) status = tr_fail_memory(error, "a sample", sizeof *walk);
+    }
+    if (status == TR_OK) status = visit(visitor, key, values, members.left, error);
+  }
+  tr_arena_destroy(arena);
+  return status;
 }
 
 /* ---- Fields ------------------------------------------------------------------------------------------------------ */
@@ -247,24 +322,26 @@ static tr_status take_index(tr_dataset *dataset, tr_error *error) {
 }
 
 /* Types and shapes are those of the first sample. */
-static tr_status probe(tr_dataset *dataset, tr_error *error) {
+static tr_status probe_values(tr_dataset *dataset, const dl_file *file, const uint8_t *bytes, tr_error *error) {
   const wds *self = dataset->self;
   dl_value values[TR_FIELDS_MAX];
-  dl_scratch scratch;
-  if (tr_dataset_size(dataset) == 0) return TR_OK;
-  size_t shard = 0;
-  while (dataset->files[shard].samples == 0) shard++;
-  const dl_file *file = &dataset->files[shard];
-  dl_scratch_init(&scratch, dataset->allocator, dataset->clock);
-  tr_status status = fetch(dataset, file, 0, values, &scratch, error);
-  for (size_t i = 0; i < dataset->field_count && status == TR_OK; i++) {
-    status = dl_decode_probe(self->made[i].kind, self->made[i].path, values[self->made[i].suffix], dataset->allocator,
-                             &dataset->fields[i], error);
+  TR_TRY(find_values(dataset, file, 0, bytes, values, error));
+  for (size_t i = 0; i < dataset->field_count; i++) {
+    tr_status status = dl_decode_probe(self->made[i].kind, self->made[i].path, values[self->made[i].suffix],
+                                       dataset->allocator, &dataset->fields[i], error);
     if (status == TR_OK) status = dl_field_finish(&dataset->fields[i], error);
-    if (status != TR_OK) status = blame(dataset, file, 0, i, status, error);
+    if (status != TR_OK) return blame(dataset, file, 0, i, status, error);
   }
-  dl_scratch_fini(&scratch);
-  return status;
+  return TR_OK;
+}
+
+static tr_status probe(tr_dataset *dataset, tr_error *error) {
+  if (tr_dataset_size(dataset) == 0) return TR_OK;
+  const dl_sample first = dl_dataset_sample(dataset, 0, 0, NULL);
+  const uint8_t *bytes;
+  size_t count;
+  TR_TRY(dl_dataset_bring(dataset, &first, false, false, &dataset->scratch, &bytes, &count, error));
+  return probe_values(dataset, &dataset->files[first.shard], bytes, error);
 }
 
 static tr_status list_files(tr_dataset *dataset, dl_candidate **out, tr_error *error) {
@@ -301,5 +378,10 @@ static void wds_close(tr_dataset *dataset) {
   dl_index_fini(&self->index);
 }
 
-const dl_format dl_format_webdataset = {
-    .name = "webdataset", .open = wds_open, .close = wds_close, .read = wds_read, .name_sample = wds_name};
+const dl_format dl_format_webdataset = {.name = "webdataset",
+                                        .open = wds_open,
+                                        .close = wds_close,
+                                        .place = wds_place,
+                                        .decode = wds_decode,
+                                        .raw = wds_raw,
+                                        .name_sample = wds_name};

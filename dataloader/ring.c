@@ -23,7 +23,8 @@ static tr_status read_row(dl_ring *ring, const dl_slot *slot, uint32_t row, dl_s
   for (size_t i = 0; i < dataset->field_count; i++) {
     to[i] = (uint8_t *)slot->fields[i] + row * dataset->fields[i].bytes;
   }
-  tr_status status = dl_dataset_read(dataset, slot->ids[row], to, scratch, error);
+  const dl_sample sample = dl_dataset_sample(dataset, slot->epoch, slot->ids[row], NULL);
+  tr_status status = dl_dataset_read(dataset, &sample, false, to, scratch, error);
   *of_sample = status == TR_ERR_CORRUPT;
   if (status == TR_OK && ring->map != NULL) {
     status = ring->map(ring->map_self, slot->epoch, slot->ids[row], to, error);

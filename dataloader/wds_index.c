@@ -5,7 +5,7 @@
 
 #include "tar.h"
 
-enum { IDX_BYTES_MAX = 1 << 30, KEY_MAX = DL_TAR_NAME_MAX, SUFFIX_BYTES = 64 };
+enum { IDX_BYTES_MAX = 1 << 30, KEY_MAX = DL_TAR_NAME_MAX, SUFFIX_BYTES = 64, MEMBER_BYTES = 18 };
 
 /* ---- Making ------------------------------------------------------------------------------------------------------ */
 
@@ -236,6 +236,27 @@ bool dl_wds_walk_member(dl_wds_walk *walk, dl_wds_member *member) {
   member->offset = tr_read_u64le(&walk->reader);
   member->bytes = tr_read_u64le(&walk->reader);
   return !walk->reader.failed;
+}
+
+static uint64_t little(const uint8_t *at, size_t bytes) {
+  uint64_t value = 0;
+  for (size_t i = bytes; i > 0; i--) value = value << 8 | at[i - 1];
+  return value;
+}
+
+dl_wds_members dl_wds_members_of(const uint8_t *sample) {
+  const uint8_t *count = sample + 2 + little(sample, 2);
+  return (dl_wds_members){.at = count + 2, .left = (uint16_t)little(count, 2)};
+}
+
+bool dl_wds_members_next(dl_wds_members *members, dl_wds_member *member) {
+  if (members->left == 0) return false;
+  members->left--;
+  member->suffix = (uint16_t)little(members->at, 2);
+  member->offset = little(members->at + 2, 8);
+  member->bytes = little(members->at + 10, 8);
+  members->at += MEMBER_BYTES;
+  return true;
 }
 
 static tr_status check(const tr_dataset *dataset, size_t shard, dl_index_part part, tr_error *error) {

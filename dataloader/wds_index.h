@@ -38,4 +38,12 @@ bool dl_wds_walk_begin(dl_wds_walk *walk, dl_index_part part);
 bool dl_wds_walk_sample(dl_wds_walk *walk);
 bool dl_wds_walk_member(dl_wds_walk *walk, dl_wds_member *member);
 
+/* The members of one sample of a part that was checked; `sample` is where its entry begins (the length of its key). */
+typedef struct dl_wds_members {
+  const uint8_t *at;
+  uint16_t left;
+} dl_wds_members;
+dl_wds_members dl_wds_members_of(const uint8_t *sample);
+bool dl_wds_members_next(dl_wds_members *members, dl_wds_member *member);
+
 #endif

@@ -95,6 +95,20 @@ typedef struct tr_dataset_options {
 TR_API TR_MUST_USE tr_status tr_dataset_open(const tr_dataset_options *options, tr_dataset **out, tr_error *error);
 TR_API void tr_dataset_close(tr_dataset *dataset);
 
+/* What tr_dataset_index did. */
+typedef struct tr_dataset_index_report {
+  size_t struct_bytes;
+  const char *format;
+  uint64_t shards, samples, bytes;
+  double seconds;
+  bool built;             /* false: it was there already, or the format needs none */
+  char url[TR_KEY_BYTES]; /* where it is kept; "" where the format needs none */
+} tr_dataset_index_report;
+/* Makes the index of a data set before a job needs it, and keeps it in `folder_url` (NULL: beside the data, where
+ * tr_dataset_open looks first). An index that cannot be kept is an error here. */
+TR_API TR_MUST_USE tr_status tr_dataset_index(const tr_dataset_options *options, const char *folder_url,
+                                              tr_dataset_index_report *report, tr_error *error);
+
 typedef struct tr_field {
   char name[TR_FIELD_NAME_BYTES];
   tr_dtype dtype;

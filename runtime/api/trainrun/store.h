@@ -50,7 +50,8 @@ struct tr_store_request {
   size_t data_bytes;
   bool if_absent;       /* PUT: TR_ERR_EXISTS when the object is there */
   const char *if_match; /* GET: TR_ERR_CHANGED when the ETag differs; NULL: any */
-  void *upload;         /* PART: from upload_begin; and its number, from 1 */
+  bool fresh;   /* GET: what was read before was wrong: a cache asks the store behind it and keeps the new bytes */
+  void *upload; /* PART: from upload_begin; and its number, from 1 */
   uint32_t part;
   void (*done)(tr_store_request *request); /* NULL: use tr_store_wait */
   void *user;
