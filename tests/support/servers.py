@@ -67,6 +67,21 @@ class S3Error(Exception):
         self.status, self.body = status, body
 
 
+def authorization(keys, method, path, query, headers):
+    """SigV4's header for all of `headers` (names in small letters, x-amz-date and x-amz-content-sha256 among them). Path
+    and query are as they are sent, the query's parts sorted; keys has access_key, secret_key and region."""
+    names, now = sorted(headers), headers["x-amz-date"]
+    request = "\n".join([method, path, query, *("%s:%s" % (name, headers[name]) for name in names), "", ";".join(names),
+                         headers["x-amz-content-sha256"]])
+    scope = "%s/%s/s3/aws4_request" % (now[:8], keys.region)
+    text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(request.encode()).hexdigest()])
+    key = ("AWS4" + keys.secret_key).encode()
+    for part in (now[:8], keys.region, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s" % (
+        keys.access_key, scope, ";".join(names), hmac.digest(key, text.encode(), "sha256").hex())
+
+
 class Client:
     """Requests to one endpoint, path-style, signed with SigV4."""
 
@@ -78,17 +93,7 @@ class Client:
     def sign(self, method, path, query, headers, payload_hash):
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
         headers.update({"x-amz-date": now, "x-amz-content-sha256": payload_hash})
-        names = sorted(headers)
-        request = "\n".join([method, path, query, *("%s:%s" % (name, headers[name]) for name in names), "",
-                             ";".join(names), payload_hash])
-        scope = "%s/%s/s3/aws4_request" % (now[:8], self.region)
-        text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(request.encode()).hexdigest()])
-        key = ("AWS4" + self.secret_key).encode()
-        for part in (now[:8], self.region, "s3", "aws4_request"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        signature = hmac.digest(key, text.encode(), "sha256").hex()
-        headers["authorization"] = "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s" % (
-            self.access_key, scope, ";".join(names), signature)
+        headers["authorization"] = authorization(self, method, path, query, headers)
 
     def connect(self):
         url = urllib.parse.urlsplit(self.endpoint)
