@@ -256,6 +256,12 @@ void tr_dataset_close(tr_dataset *dataset) {
 
 /* ---- Asking ------------------------------------------------------------------------------------------------------ */
 
+uint64_t tr_dataset_stored_bytes(const tr_dataset *dataset) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < dataset->file_count; i++) bytes += dataset->files[i].bytes;
+  return bytes;
+}
+
 uint64_t tr_dataset_size(const tr_dataset *dataset) {
   return dataset->shard_first != NULL ? dataset->shard_first[dataset->shard_count] : 0;
 }

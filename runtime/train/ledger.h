@@ -66,13 +66,14 @@ typedef struct tr_blame {
   double *seconds; /* [rank][cause]: mean over all ranks of the time that rank's cause cost */
   double *own;     /* [rank][cause]: what the rank was charged itself */
   double window_s; /* mean length of all windows together */
+  double bytes;    /* of the data that all ranks together took in the windows, as they are stored */
   uint64_t windows;
 } tr_blame;
 
 tr_status tr_blame_init(tr_blame *blame, const tr_allocator *allocator, int32_t size, tr_error *error);
 void tr_blame_fini(tr_blame *blame);
-/* The same window of all ranks, in rank order. */
-void tr_blame_add(tr_blame *blame, const tr_window *windows);
+/* The same window of all ranks, in rank order, and the stored bytes of the samples that were taken in it (0: not known). */
+void tr_blame_add(tr_blame *blame, const tr_window *windows, double bytes);
 
 typedef struct tr_verdict {
   tr_cause cause; /* TR_CAUSE_COUNT: nothing starves */
@@ -80,8 +81,8 @@ typedef struct tr_verdict {
   double share;   /* of the time of a step */
   char sentence[240];
 } tr_verdict;
-/* `source` is how the data's store is called in the sentence: "S3", "Disk". rates: bytes/s needed and got, 0: not known. */
-void tr_blame_verdict(const tr_blame *blame, const char *source, double needed_bps, double got_bps,
-                      tr_verdict *verdict);
+/* `source` is how the data's store is called in the sentence: "S3", "Disk". What it gave is bytes by time; what was needed
+ * is bytes by the time that the steps would have taken without waiting for it. */
+void tr_blame_verdict(const tr_blame *blame, const char *source, tr_verdict *verdict);
 
 #endif

@@ -108,6 +108,7 @@ typedef struct tr_trainer {
   uint64_t batch_crc_bytes;
   tr_window *windows; /* [size] */
   tr_blame blame;
+  double sample_bytes; /* mean, as stored */
   tr_status step_status;
   tr_error step_error;
   uint32_t ids_crc32c;

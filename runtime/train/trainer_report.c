@@ -163,7 +163,7 @@ tr_status tr_trainer_report_end(tr_trainer *trainer, tr_train_result *result, tr
   double ledger[TR_CAUSE_COUNT];
   TR_TRY(mean_ledger(trainer, ledger, error));
   tr_verdict verdict;
-  tr_blame_verdict(&trainer->blame, source_of(trainer), 0, 0, &verdict);
+  tr_blame_verdict(&trainer->blame, source_of(trainer), &verdict);
   if (trainer->rank == 0) {
     if (session->facts.profile) write_profile(trainer);
     tr_writer record;

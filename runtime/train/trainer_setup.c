@@ -205,6 +205,7 @@ static tr_status plan(tr_trainer *trainer, tr_error *error) {
   const tr_config *config = trainer->session->config;
   const uint64_t samples = tr_dataset_size(trainer->dataset);
   trainer->batches = (samples + trainer->batch_size - 1) / trainer->batch_size;
+  trainer->sample_bytes = (double)tr_dataset_stored_bytes(trainer->dataset) / (double)samples;
   trainer->length = tr_length_of(config);
   trainer->total_steps = tr_length_steps(&trainer->length, trainer->batches, samples, trainer->batch_size, 1);
   trainer->log_every = tr_config_every(config, "metrics.log-every");

@@ -92,7 +92,9 @@ tr_status tr_trainer_vote(tr_trainer *trainer, tr_decision *decision, tr_error *
   trainer->elapsed_before_ns = trainer->elapsed_ns;
   trainer->elapsed_ns = ballot_of(trainer, 0)->elapsed_ns;
   /* The first step warms caches up and waits for the first bytes: it is charged, and blamed on nobody. */
-  if (trainer->step > trainer->first_step) tr_blame_add(&trainer->blame, trainer->windows);
+  if (trainer->step > trainer->first_step) {
+    tr_blame_add(&trainer->blame, trainer->windows, (double)trainer->batch.rows * trainer->sample_bytes);
+  }
   join_norm(trainer);
   return TR_OK;
 }

@@ -63,7 +63,7 @@ static tr_cause cause_of_lateness(const tr_window *windows, int32_t size, int32_
   return worst;
 }
 
-void tr_blame_add(tr_blame *blame, const tr_window *windows) {
+void tr_blame_add(tr_blame *blame, const tr_window *windows, double bytes) {
   const int32_t size = blame->size;
   const double to_mean_s = 1e-9 / size;
   for (int32_t i = 0; i < size; i++) {
@@ -79,6 +79,7 @@ void tr_blame_add(tr_blame *blame, const tr_window *windows) {
     const double waited_s = (double)window->charged_ns[TR_CAUSE_COLLECTIVE_WAIT] * to_mean_s;
     blame->seconds[r * TR_CAUSE_COUNT + cause_of_lateness(windows, size, r)] += waited_s;
   }
+  blame->bytes += bytes;
   blame->windows++;
 }
 
@@ -103,31 +104,61 @@ static const char *remedy(tr_cause cause) {
   }
 }
 
-static void write_rate(double needed, double got, char *text, size_t bytes) {
-  char a[32], b[32];
-  text[0] = '\0';
-  if (needed <= 0 || got <= 0) return;
-  tr_format_bytes((uint64_t)needed, a);
-  tr_format_bytes((uint64_t)got, b);
-  snprintf(text, bytes, "needs %s/s, got %s/s; ", a, b);
+/* What is waited for, in words. */
+static const char *wait_of(tr_cause cause) {
+  switch (cause) {
+    case TR_CAUSE_FIRST_BYTE: return "the first byte";
+    case TR_CAUSE_THROTTLED: return "a store that throttles (503, SlowDown)";
+    case TR_CAUSE_RETRY: return "requests that failed and were sent again";
+    default: return tr_cause_name(cause);
+  }
 }
 
-static void write_sentence(const char *source, double needed_bps, double got_bps, double slowdown,
-                           tr_verdict *verdict) {
+static bool of_store(tr_cause cause) {
+  return cause == TR_CAUSE_FIRST_BYTE || cause == TR_CAUSE_BANDWIDTH || cause == TR_CAUSE_THROTTLED ||
+         cause == TR_CAUSE_RETRY;
+}
+
+/* As networks and stores are sold: decimal, "3.2 GB/s", "210 MB/s", "0.4 MB/s". */
+static void format_rate(double bps, char text[32]) {
+  const bool giga = bps >= 999.5e6, tenth = giga || bps < 9.95e6;
+  const uint64_t units = (uint64_t)(bps / (giga ? 1e8 : tenth ? 1e5 : 1e6) + 0.5);
+  if (tenth) {
+    snprintf(text, 32, "%llu.%llu %s/s", (unsigned long long)(units / 10), (unsigned long long)(units % 10),
+             giga ? "GB" : "MB");
+  } else {
+    snprintf(text, 32, "%llu MB/s", (unsigned long long)units);
+  }
+}
+
+/* "needs 210 MB/s, got 50 MB/s; ", or nothing where it is not known. */
+static void write_rate(const tr_blame *blame, char *text, size_t bytes) {
+  double waited_s = 0;
+  for (int32_t i = 0; i < blame->size * TR_CAUSE_COUNT; i++) {
+    if (of_store((tr_cause)(i % TR_CAUSE_COUNT))) waited_s += blame->seconds[i];
+  }
+  const double busy_s = blame->window_s - waited_s;
+  text[0] = '\0';
+  if (blame->bytes <= 0 || busy_s <= 0) return;
+  char needed[32], got[32];
+  format_rate(blame->bytes / busy_s, needed);
+  format_rate(blame->bytes / blame->window_s, got);
+  snprintf(text, bytes, "needs %s, got %s; ", needed, got);
+}
+
+static void write_sentence(const tr_blame *blame, const char *source, double slowdown, tr_verdict *verdict) {
   char *text = verdict->sentence, who[32] = "", rate[96];
   const size_t bytes = sizeof verdict->sentence;
   const char *key = tr_cause_name(verdict->cause);
   const int percent = (int)(verdict->share * 100 + 0.5);
   if (verdict->rank >= 0) snprintf(who, sizeof who, "rank %d, ", (int)verdict->rank);
+  if (of_store(verdict->cause)) {
+    write_rate(blame, rate, sizeof rate);
+    snprintf(text, bytes, "%s-bound (%s): %s%s%d %% of each step waits for %s", source, key, who, rate, percent,
+             wait_of(verdict->cause));
+    return;
+  }
   switch (verdict->cause) {
-    case TR_CAUSE_FIRST_BYTE:
-    case TR_CAUSE_BANDWIDTH:
-    case TR_CAUSE_THROTTLED:
-    case TR_CAUSE_RETRY:
-      write_rate(needed_bps, got_bps, rate, sizeof rate);
-      snprintf(text, bytes, "%s-bound (%s): %s%s%d %% of each step waits for %s", source, key, who, rate, percent,
-               verdict->cause == TR_CAUSE_FIRST_BYTE ? "the first byte" : key);
-      return;
     case TR_CAUSE_COMPUTE:
     case TR_CAUSE_OPTIMIZER:
     case TR_CAUSE_OTHER:
@@ -152,8 +183,7 @@ static double slowdown_of(const tr_blame *blame, int32_t r, tr_cause cause) {
   return others > 0 ? blame->own[r * TR_CAUSE_COUNT + cause] / others : 1;
 }
 
-void tr_blame_verdict(const tr_blame *blame, const char *source, double needed_bps, double got_bps,
-                      tr_verdict *verdict) {
+void tr_blame_verdict(const tr_blame *blame, const char *source, tr_verdict *verdict) {
   memset(verdict, 0, sizeof *verdict);
   verdict->cause = TR_CAUSE_COUNT;
   verdict->rank = -1;
@@ -182,5 +212,5 @@ void tr_blame_verdict(const tr_blame *blame, const char *source, double needed_b
     return;
   }
   const double slowdown = verdict->rank >= 0 ? slowdown_of(blame, verdict->rank, verdict->cause) : 1;
-  write_sentence(source, needed_bps, got_bps, slowdown, verdict);
+  write_sentence(blame, source, slowdown, verdict);
 }

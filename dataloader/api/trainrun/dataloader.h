@@ -116,7 +116,8 @@ typedef struct tr_field {
   int64_t shape[5]; /* of one sample */
   size_t bytes;     /* of one sample */
 } tr_field;
-TR_API uint64_t tr_dataset_size(const tr_dataset *dataset); /* samples */
+TR_API uint64_t tr_dataset_size(const tr_dataset *dataset);         /* samples */
+TR_API uint64_t tr_dataset_stored_bytes(const tr_dataset *dataset); /* of all shards, as they are stored */
 TR_API size_t tr_dataset_fields(const tr_dataset *dataset, const tr_field **fields);
 TR_API const char *tr_dataset_format(const tr_dataset *dataset);
 /* Shards as blocks for the sampler: samples of each, in order (large shards are several blocks). */
