@@ -154,3 +154,21 @@ tr_status ckpt_manifest_join(const tr_allocator *allocator, const tr_ckpt_meta *
   if (source.status != TR_OK) ckpt_manifest_fini(manifest);
   return source.status;
 }
+
+tr_status tr_ckpt_records_crc32c(const tr_allocator *allocator, const char *const *records, size_t record_count,
+                                 const char *without, uint32_t *crc32c, tr_error *error) {
+  const tr_ckpt_meta meta = {.struct_bytes = sizeof meta};
+  ckpt_manifest manifest;
+  TR_TRY(ckpt_manifest_join(allocator, &meta, records, record_count, &manifest, error));
+  uint32_t crc = 0;
+  /* Pieces are sorted by tensor, tensors by name, and the pieces of a tensor cover it from its first element on. */
+  for (size_t i = 0; i < manifest.piece_count; i++) {
+    const ckpt_piece *piece = &manifest.pieces[i];
+    const char *name = manifest.tensors[piece->tensor].name;
+    if (without != NULL && strncmp(name, without, strlen(without)) == 0) continue;
+    crc = tr_crc32c_combine(crc, piece->crc32c, piece->bytes);
+  }
+  ckpt_manifest_fini(&manifest);
+  *crc32c = crc;
+  return TR_OK;
+}

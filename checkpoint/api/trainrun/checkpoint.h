@@ -29,6 +29,14 @@ typedef struct tr_piece {
 
 /* ---- Saving -------------------------------------------------------------------------------------------------------- */
 
+/* The memory of a snapshot, kept from save to save, so that its pages are touched once. One save at a time uses it; a rank
+ * that saves while it trains has one. `bytes` > 0: that much is taken at once and touched in the background, at low
+ * priority; where it cannot be had, the save that needs it says so. */
+typedef struct tr_ckpt_saver tr_ckpt_saver;
+TR_API TR_MUST_USE tr_status tr_ckpt_saver_create(const tr_allocator *allocator, size_t bytes, tr_ckpt_saver **out,
+                                                  tr_error *error);
+TR_API void tr_ckpt_saver_destroy(tr_ckpt_saver *saver); /* after its saves */
+
 typedef struct tr_ckpt_save tr_ckpt_save;
 typedef struct tr_ckpt_save_options {
   size_t struct_bytes;
@@ -38,20 +46,38 @@ typedef struct tr_ckpt_save_options {
   const char *prefix; /* key of the run's checkpoint root: step-<n>/ is put below it */
   uint64_t step;
   int32_t rank, size;
+  /* NULL: the pieces are copied before tr_ckpt_save_begin returns, and their memory is free again. Otherwise they are copied
+   * in the background, into the saver's memory: until then no byte of them may be written, moved or freed without a
+   * tr_ckpt_save_release of it. */
+  tr_ckpt_saver *saver;
+  uint64_t
+      spread_ns; /* the upload may take so long, so that it costs those who compute little; ends once somebody waits */
 } tr_ckpt_save_options;
-/* Copies the pieces (the snapshot) and starts to write this rank's shard in the background. The pieces' memory is free
- * again on return. A rank without pieces writes no shard. Where the step is a checkpoint already its shards are left alone:
- * with the same content the save succeeds, with other content it fails with TR_ERR_EXISTS. */
+/* Takes the snapshot (see saver) and starts to write this rank's shard in the background. A rank without pieces writes no
+ * shard. Where the step is a checkpoint already its shards are left alone: with the same content the save succeeds, with
+ * other content it fails with TR_ERR_EXISTS. */
 TR_API TR_MUST_USE tr_status tr_ckpt_save_begin(const tr_ckpt_save_options *options, const tr_piece *pieces,
                                                 size_t piece_count, tr_ckpt_save **out, tr_error *error);
+/* On return [memory, memory + bytes) may be written: what of it the snapshot still lacks was copied first, by this thread or
+ * the one that had begun. Any thread, several at once; one atomic load where all is copied. NULL, 0: everything. */
+TR_API void tr_ckpt_save_release(tr_ckpt_save *save, const void *memory, size_t bytes);
+/* Time that calls of release spent in copying or waiting, all threads together. */
+TR_API uint64_t tr_ckpt_save_blocked_ns(const tr_ckpt_save *save);
 /* *done when this rank's shard is durable or failed; then the status says which. Never blocks. */
 TR_API tr_status tr_ckpt_save_poll(tr_ckpt_save *save, bool *done, tr_error *error);
-/* Blocks until it is. */
+/* Blocks until it is. From here on the shard is written as fast as it can be. */
 TR_API tr_status tr_ckpt_save_wait(tr_ckpt_save *save, tr_error *error);
 /* This rank's part of the manifest (JSON), valid until destroy: gather it on the committing rank. */
 TR_API const char *tr_ckpt_save_record(const tr_ckpt_save *save, size_t *bytes);
-/* Waits for the thread. An uncommitted shard stays as debris for retention. */
+/* Gives up what is not written yet (the requests under way are waited for) and frees the pieces' memory as release does. An
+ * uncommitted shard stays as debris for retention. */
 TR_API void tr_ckpt_save_destroy(tr_ckpt_save *save);
+
+/* CRC32C of the tensors that the records of all ranks hold together: their bytes one after the other, the tensors in the
+ * bytewise order of their names, without those whose name begins with `without` (NULL: all). Pure: from the pieces' CRCs. */
+TR_API TR_MUST_USE tr_status tr_ckpt_records_crc32c(const tr_allocator *allocator, const char *const *records,
+                                                    size_t record_count, const char *without, uint32_t *crc32c,
+                                                    tr_error *error);
 
 /* What else a manifest says. Texts are JSON and are kept as they are; NULL: null. */
 typedef struct tr_ckpt_meta {
