@@ -1,6 +1,11 @@
 /* Objects written in parts: each part goes straight to its place in one new file, which the commit makes visible. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "file_private.h"
 
@@ -27,6 +32,7 @@ tr_status store_file_upload_begin(void *self, const char *key, void **out, tr_er
     tr_free(store->allocator, made);
     return status;
   }
+  store_file_open_direct(&made->file);
   pthread_mutex_init(&made->lock, NULL);
   *out = made;
   return TR_OK;
@@ -102,4 +108,41 @@ void store_file_upload_abort(void *self, void *handle) {
   file_upload *upload = handle;
   store_file_abort(&upload->file);
   upload_free(self, upload);
+}
+
+/* ---- What was left ---- */
+
+enum { SWEEP_DEPTH_MAX = 64 };
+
+/* Takes `folder` over. What vanishes meanwhile was somebody else's to remove. */
+static tr_status sweep_folder(int folder, const char *path, int depth, tr_error *error) {
+  DIR *entries = fdopendir(folder);
+  if (entries == NULL) {
+    close(folder);
+    return tr_fail_errno(error, TR_ERR_IO, errno, "listing %s", path);
+  }
+  tr_status status = TR_OK;
+  for (struct dirent *entry; status == TR_OK && (entry = readdir(entries)) != NULL;) {
+    const char *name = entry->d_name;
+    if (store_file_is_temporary(name)) {
+      if (unlinkat(folder, name, 0) != 0 && errno != ENOENT) {
+        status = tr_fail_errno(error, tr_status_from_errno(errno), errno, "deleting %s/%s", path, name);
+      }
+    } else if (entry->d_type == DT_DIR && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && depth > 0) {
+      const int inner = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+      if (inner >= 0) status = sweep_folder(inner, path, depth - 1, error);
+    }
+  }
+  closedir(entries);
+  return status;
+}
+
+/* Nameless files die with their process; this is for file systems that know only names. */
+tr_status store_file_upload_sweep(void *self, const char *prefix, tr_error *error) {
+  char path[PATH_MAX];
+  TR_TRY(store_file_path(self, prefix, path, error));
+  const int folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0 && (errno == ENOENT || errno == ENOTDIR)) return TR_OK;
+  if (folder < 0) return tr_fail_errno(error, tr_status_from_errno(errno), errno, "opening the folder %s", path);
+  return sweep_folder(folder, path, SWEEP_DEPTH_MAX, error);
 }

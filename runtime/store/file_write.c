@@ -11,7 +11,7 @@
 
 #include "file_private.h"
 
-enum { NAME_ATTEMPTS = 1000, FOLDER_ATTEMPTS = 100, CALL_BYTES = 1 << 30 };
+enum { NAME_ATTEMPTS = 1000, FOLDER_ATTEMPTS = 100, CALL_BYTES = 1 << 30, DIRECT_ALIGN = 4096, DIRECT_BYTES = 1 << 20 };
 
 /* Whether a call may have failed because its folder was being removed: worth making the folder again. Overlay and network
  * file systems say it in other words than ENOENT. */
@@ -124,6 +124,7 @@ tr_status store_file_begin(file_store *store, const char *key, new_file *file, t
   char folder[PATH_MAX];
   parent_of(file->path, folder);
   file->made_bytes = 0;
+  file->direct = -1;
   int code = ENOENT;
   /* A folder may be emptied and removed by someone else between its making and the opening of a file in it. */
   for (int attempt = 0; attempt < FOLDER_ATTEMPTS && folder_vanished(code); attempt++) {
@@ -135,21 +136,41 @@ tr_status store_file_begin(file_store *store, const char *key, new_file *file, t
   return fail(error, code, "creating", file->path);
 }
 
+void store_file_open_direct(new_file *file) {
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", file->fd);
+  file->direct = open(link, O_WRONLY | O_DIRECT | O_CLOEXEC);
+}
+
+/* Writes until all is written or a call fails; the number of bytes written, and errno in *code (0: none). */
+static size_t write_all(int fd, const char *data, size_t bytes, uint64_t offset, int *code) {
+  size_t done = 0;
+  *code = 0;
+  while (done < bytes && *code == 0) {
+    const size_t left = bytes - done;
+    const ssize_t written = pwrite(fd, data + done, left < CALL_BYTES ? left : CALL_BYTES, (off_t)(offset + done));
+    if (written > 0) {
+      done += (size_t)written;
+    } else if (written == 0 || errno != EINTR) {
+      *code = written < 0 ? errno : EIO;
+    }
+  }
+  return done;
+}
+
 tr_status store_file_write(new_file *file, const void *data, size_t bytes, uint64_t offset, tr_error *error) {
   const char *at = data;
-  while (bytes > 0) {
-    const ssize_t written = pwrite(file->fd, at, bytes < CALL_BYTES ? bytes : CALL_BYTES, (off_t)offset);
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) {
-      const int code = written < 0 ? errno : EIO;
-      return tr_fail_errno(error, tr_status_from_errno(code), code, "writing %s at byte %llu", file->path,
-                           (unsigned long long)offset);
-    }
-    at += written;
-    bytes -= (size_t)written;
-    offset += (uint64_t)written;
+  int code = 0;
+  size_t done = 0;
+  if (file->direct >= 0 && bytes >= DIRECT_BYTES && (uintptr_t)at % DIRECT_ALIGN == 0 && offset % DIRECT_ALIGN == 0) {
+    done = write_all(file->direct, at, bytes / DIRECT_ALIGN * DIRECT_ALIGN, offset, &code);
+    /* A file system that takes the flag and then not the write: the ordinary way is left. */
+    if (code == EINVAL) code = 0;
   }
-  return TR_OK;
+  if (code == 0) done += write_all(file->fd, at + done, bytes - done, offset + done, &code);
+  if (code == 0) return TR_OK;
+  return tr_fail_errno(error, tr_status_from_errno(code), code, "writing %s at byte %llu", file->path,
+                       (unsigned long long)(offset + done));
 }
 
 /* 0 or errno. */
@@ -211,6 +232,7 @@ tr_status store_file_commit(file_store *store, new_file *file, bool if_absent, t
 
 void store_file_abort(new_file *file) {
   if (file->name[0] != '\0') unlink(file->name);
+  if (file->direct >= 0) close(file->direct);
   close(file->fd);
 }
 

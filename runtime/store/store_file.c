@@ -180,6 +180,7 @@ static const tr_store_ops ops = {
     .upload_begin = upload_begin,
     .upload_commit = store_file_upload_commit,
     .upload_abort = store_file_upload_abort,
+    .upload_sweep = store_file_upload_sweep,
     .part_bytes_min = 1,
     .destroy = destroy,
 };

@@ -126,6 +126,56 @@ Test(file_store, passes_over_names_that_a_killed_put_left) {
   tr_store_destroy(store);
 }
 
+Test(file_store, sweeps_what_killed_uploads_left_below_a_prefix) {
+  const char *folder = ts_folder();
+  tr_store *store = open_at(folder);
+  void *self = NULL;
+  const tr_store_ops *ops = tr_store_vtable(store, &self);
+  cr_expect_eq(tr_store_put(store, "run/step-1/shard", "new", 3, false, NULL), TR_OK);
+  cr_expect_eq(tr_store_put(store, "other/shard", "new", 3, false, NULL), TR_OK);
+  ts_file_write(text("%s/run/.tmp-1-1", folder), "stale", 5);
+  ts_file_write(text("%s/run/step-1/.tmp-1-2", folder), "stale", 5);
+  ts_file_write(text("%s/other/.tmp-1-3", folder), "stale", 5);
+  cr_expect_eq(ops->upload_sweep(self, "run", NULL), TR_OK);
+  cr_expect_neq(access(text("%s/run/.tmp-1-1", folder), F_OK), 0);
+  cr_expect_neq(access(text("%s/run/step-1/.tmp-1-2", folder), F_OK), 0);
+  expect_file(text("%s/other/.tmp-1-3", folder), "stale");
+  expect_file(text("%s/run/step-1/shard", folder), "new");
+  cr_expect_eq(ops->upload_sweep(self, "nobody", NULL), TR_OK);
+  tr_store_destroy(store);
+}
+
+/* Aligned memory may go past the page cache, odd ends and memory that is not aligned may not: the bytes are the same. */
+Test(file_store, writes_long_parts_from_aligned_memory_and_from_any_other) {
+  const size_t part_bytes = 2 << 20, bytes = 3 * part_bytes + 4099;
+  for (size_t shift = 0; shift <= 8; shift += 8) {
+    tr_store *store = open_at(ts_folder());
+    void *self = NULL, *upload = NULL, *found = NULL;
+    const tr_store_ops *ops = tr_store_vtable(store, &self);
+    char *memory = aligned_alloc(4096, bytes + 8192);
+    char *data = memory + shift;
+    for (size_t i = 0; i < bytes; i++) data[i] = (char)(i * 2654435761u >> 13);
+    cr_assert_eq(ops->upload_begin(self, "o", &upload, NULL), TR_OK);
+    uint32_t number = 0;
+    for (size_t at = 0; at < bytes; at += part_bytes) {
+      tr_store_request request = {
+          .struct_bytes = sizeof request, .verb = TR_STORE_PART, .upload = upload, .part = ++number, .offset = at};
+      request.data = data + at;
+      request.data_bytes = bytes - at < part_bytes ? bytes - at : part_bytes;
+      cr_assert_eq(tr_store_submit(store, &request, NULL), TR_OK);
+      cr_assert_eq(tr_store_wait(store, &request, NULL), TR_OK);
+    }
+    cr_assert_eq(ops->upload_commit(self, upload, true, NULL), TR_OK);
+    size_t found_bytes = 0;
+    cr_assert_eq(tr_store_get_all(store, NULL, "o", bytes, &found, &found_bytes, NULL), TR_OK);
+    cr_expect_eq(found_bytes, bytes);
+    cr_expect_eq(memcmp(found, data, bytes), 0);
+    tr_free(NULL, found);
+    free(memory);
+    tr_store_destroy(store);
+  }
+}
+
 Test(file_store, removes_a_folder_that_a_delete_leaves_empty_but_never_the_root) {
   const char *folder = ts_folder();
   tr_store *store = open_at(folder);

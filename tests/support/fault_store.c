@@ -151,6 +151,12 @@ static void upload_abort(void *self, void *upload) {
   store->ops->upload_abort(store->self, upload);
 }
 
+static tr_status upload_sweep(void *self, const char *prefix, tr_error *error) {
+  fault_store *store = self;
+  count(&store->faults->sweeps);
+  return store->ops->upload_sweep != NULL ? store->ops->upload_sweep(store->self, prefix, error) : TR_OK;
+}
+
 static void destroy(void *self) {
   fault_store *store = self;
   if (store->own_inner) tr_store_destroy(store->inner);
@@ -173,6 +179,7 @@ tr_store *ts_fault_store(tr_store *inner, bool own_inner, ts_faults *faults) {
         .upload_begin = upload_begin,
         .upload_commit = upload_commit,
         .upload_abort = upload_abort,
+        .upload_sweep = upload_sweep,
         .part_bytes_min = store->ops->part_bytes_min,
         .destroy = destroy,
     };

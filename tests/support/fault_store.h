@@ -19,7 +19,7 @@ typedef struct ts_faults {
   uint64_t delay_ns;  /* before every request */
 
   /* Counted by the store (relaxed atomics). */
-  uint64_t gets, puts, heads, deletes, lists, commits, any;
+  uint64_t gets, puts, heads, deletes, lists, commits, sweeps, any;
   uint64_t bytes_read;
 } ts_faults;
 
