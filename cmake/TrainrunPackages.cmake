@@ -16,6 +16,7 @@ endfunction()
 
 trainrun_package(jansson::jansson jansson libjansson-dev)
 trainrun_package(isal::isal libisal libisal-dev)
+trainrun_package(openssl::crypto libcrypto libssl-dev)
 trainrun_package(zlib::zlib zlib zlib1g-dev)
 trainrun_package(jpeg::jpeg libjpeg libjpeg-dev)
 trainrun_package(png::png libpng libpng-dev)

@@ -17,6 +17,12 @@ static void write_flags(const tr_cli_command *command) {
   for (size_t i = 0; (flag = cli_flag_at(command, i, NULL)) != NULL; i++) printf("%s--%s", i > 0 ? " " : "", flag);
 }
 
+static void write_verbs(const tr_cli_verb *verbs, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    if (verbs[i].run != NULL) printf("%s%s", i > 0 ? " " : "", verbs[i].name);
+  }
+}
+
 static void write_bash(void) {
   size_t count = 0;
   const tr_cli_command *commands = cli_commands(&count);
@@ -49,7 +55,16 @@ static void write_bash(void) {
   printf(
       "' -- \"$word\")); fi\n"
       "      case $command in\n"
-      "        ckpt) COMPREPLY+=($(compgen -W 'ls show verify cp rm' -- \"$word\"));;\n"
+      "        ckpt) COMPREPLY+=($(compgen -W 'ls show verify cp rm' -- \"$word\"));;\n");
+  for (size_t i = 0; i < count; i++) {
+    size_t verb_count = 0;
+    const tr_cli_verb *verbs = cli_verbs(&commands[i], &verb_count);
+    if (verb_count == 0) continue;
+    printf("        %s) COMPREPLY+=($(compgen -W '", commands[i].name);
+    write_verbs(verbs, verb_count);
+    printf("' -- \"$word\"));;\n");
+  }
+  printf(
       "        init) COMPREPLY+=($(compgen -W 'job sdk' -- \"$word\"));;\n"
       "        completion) COMPREPLY=($(compgen -W 'bash zsh fish' -- \"$word\"));;\n"
       "      esac;;\n"
@@ -81,6 +96,14 @@ static void write_fish(void) {
       printf("complete -c trainrun -n '%s__fish_seen_subcommand_from %s' -l %s%s\n",
              run ? "__fish_use_subcommand; or " : "", command->name, flag, takes_value ? " -r" : "");
     }
+  }
+  for (size_t i = 0; i < count; i++) {
+    size_t verb_count = 0;
+    const tr_cli_verb *verbs = cli_verbs(&commands[i], &verb_count);
+    if (verb_count == 0) continue;
+    printf("complete -c trainrun -n '__fish_seen_subcommand_from %s' -a '", commands[i].name);
+    write_verbs(verbs, verb_count);
+    printf("'\n");
   }
   printf(
       "complete -c trainrun -n '__fish_seen_subcommand_from ckpt' -a 'ls show verify cp rm'\n"

@@ -77,6 +77,16 @@ static const tr_cli_command commands[] = {
      "  -f JOB.toml gives run-dir and storage where they are not the defaults.\n\n"
      "Examples:\n  trainrun ckpt ls fashion-mnist\n  trainrun ckpt verify fashion-mnist@best\n"
      "  trainrun ckpt cp fashion-mnist@latest /backup\n"},
+    {"store", cmd_store, "list, copy and remove what is in a bucket; probe one",
+     "store ls|rm|probe URL | store get URL DEST | store put SRC URL",
+     "Buckets (s3://bucket/key) and folders of this machine alike.\n\n"
+     "Examples:\n  trainrun store ls s3://bucket/data/\n  trainrun store put data s3://bucket/data/\n"
+     "  trainrun store probe s3://bucket\n"},
+    {"data", cmd_data, "look at a data set, check it, make one, measure it",
+     "data ls|cat|index|lock|verify|bench URL... | data pack SRC DEST",
+     "Shards in buckets or folders: WebDataset tar, MDS, tokens, IDX, CSV.\n\n"
+     "Examples:\n  trainrun data ls s3://bucket/train/\n  trainrun data pack photos s3://bucket/photos/train\n"
+     "  trainrun data bench --need '250 MB/s' s3://bucket/train/\n"},
     {"completion", cmd_completion, "print a shell's completion script", "completion bash|zsh|fish",
      "Examples:\n  source <(trainrun completion bash)\n  trainrun completion fish > "
      "~/.config/fish/completions/trainrun.fish\n"},
@@ -86,8 +96,6 @@ static const tr_cli_command commands[] = {
     {"agent", NULL, NULL, NULL, NULL},
     {"render", NULL, NULL, NULL, NULL},
     {"bench", NULL, NULL, NULL, NULL},
-    {"store", NULL, NULL, NULL, NULL},
-    {"data", NULL, NULL, NULL, NULL},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 
@@ -125,13 +133,24 @@ void cli_help(const tr_cli_command *command) {
     printf("trainrun %s: planned, not in this version\n\nExample of what there is:\n  trainrun --help\n",
            command->name);
   } else {
-    printf("trainrun %s: %s\n\nUsage: trainrun %s\n\n%s", command->name, command->summary, command->usage,
-           command->text);
+    size_t count = 0;
+    const tr_cli_verb *verbs = cli_verbs(command, &count);
+    printf("trainrun %s: %s\n\nUsage: trainrun %s\n\n", command->name, command->summary, command->usage);
+    for (size_t i = 0; i < count; i++) {
+      if (verbs[i].run != NULL) printf("  %-8s %s\n", verbs[i].name, verbs[i].summary);
+    }
+    if (count > 0) printf("\n'trainrun %s VERB --help' has more of each.\n", command->name);
+    printf("%s", command->text);
   }
 }
 
 int cmd_help(const tr_cli *cli) {
   const tr_cli_command *command = cli->word_count > 0 ? cli_command_find(cli->words[0]) : NULL;
+  const tr_cli_verb *verb = cli->word_count > 1 ? cli_verb_find(command, cli->words[1]) : NULL;
+  if (verb != NULL) {
+    cli_verb_help(verb);
+    return 0;
+  }
   if (cli->word_count > 0 && command == NULL) {
     const char *names[COMMAND_COUNT];
     for (size_t i = 0; i < COMMAND_COUNT; i++) names[i] = commands[i].name;

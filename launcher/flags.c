@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef enum flag_kind { FLAG_SWITCH, FLAG_VALUE, FLAG_LIST } flag_kind;
+/* OPTIONAL: alone it is "true", a value comes after '=' only. */
+typedef enum flag_kind { FLAG_SWITCH, FLAG_VALUE, FLAG_LIST, FLAG_OPTIONAL } flag_kind;
 
 typedef struct flag_row {
   const char *name;
@@ -12,12 +13,15 @@ typedef struct flag_row {
   char letter;         /* -x, or 0 */
   flag_kind kind;
   size_t offset;        /* of the member of cli */
-  const char *commands; /* " run eval ", or NULL: every one */
+  const char *commands; /* " run eval store.get " (a subcommand, or one verb of it), or NULL: every one */
 } flag_row;
 
 #define AT(member) offsetof(tr_cli, member)
 #define STARTS     " run eval "
 #define READS_JOB  " run eval check "
+#define BUCKETS    " ckpt store data "
+#define ORDERED    " data.cat data.bench "
+#define OPENS_DATA " data.ls data.cat data.index data.lock data.verify data.bench "
 
 static const flag_row flags[] = {
     {"nodes", "nnodes", 0, FLAG_VALUE, AT(nodes), READS_JOB},
@@ -25,11 +29,11 @@ static const flag_row flags[] = {
     {"workers", "workers-per-node|nproc-per-node", 0, FLAG_VALUE, AT(workers), READS_JOB},
     {"hosts", NULL, 0, FLAG_VALUE, AT(hosts), READS_JOB},
     {"hostfile", NULL, 0, FLAG_VALUE, AT(hostfile), READS_JOB},
-    {"set", NULL, 0, FLAG_LIST, AT(sets), " run eval check ckpt ps status logs wait stop "},
+    {"set", NULL, 0, FLAG_LIST, AT(sets), " run eval check ckpt ps status logs wait stop store data "},
     {"run-id", NULL, 0, FLAG_VALUE, AT(run_id), STARTS},
     {"run-dir", NULL, 0, FLAG_VALUE, AT(run_dir), " run eval check ckpt ps status logs wait stop "},
     {"fresh", NULL, 0, FLAG_SWITCH, AT(fresh), STARTS},
-    {"dry-run", NULL, 'n', FLAG_SWITCH, AT(dry_run), STARTS},
+    {"dry-run", NULL, 'n', FLAG_SWITCH, AT(dry_run), " run eval store.rm "},
     {"quiet", NULL, 'q', FLAG_SWITCH, AT(quiet), NULL},
     {"json", NULL, 0, FLAG_SWITCH, AT(json), NULL},
     {"no-color", "no-colour", 0, FLAG_SWITCH, AT(no_color), NULL},
@@ -40,8 +44,39 @@ static const flag_row flags[] = {
     {"follow", NULL, 0, FLAG_SWITCH, AT(follow), " logs "},
     {"rank", NULL, 0, FLAG_VALUE, AT(rank), " logs "},
     {"timeout", NULL, 0, FLAG_VALUE, AT(timeout), " wait "},
-    {"force", NULL, 0, FLAG_SWITCH, AT(force), " stop init ckpt "},
-    {"job", NULL, 'f', FLAG_VALUE, AT(job), " ckpt "},
+    {"force", NULL, 0, FLAG_SWITCH, AT(force), " stop init ckpt store.get store.put data.pack "},
+    {"job", NULL, 'f', FLAG_VALUE, AT(job), BUCKETS},
+    {"endpoint-url", NULL, 0, FLAG_VALUE, AT(endpoint_url), BUCKETS},
+    {"profile", NULL, 0, FLAG_VALUE, AT(aws_profile), BUCKETS},
+    {"region", NULL, 0, FLAG_VALUE, AT(region), BUCKETS},
+    {"ca-bundle", NULL, 0, FLAG_VALUE, AT(ca_bundle), BUCKETS},
+    {"no-sign-request", NULL, 0, FLAG_SWITCH, AT(no_sign_request), BUCKETS},
+    {"recursive", NULL, 'r', FLAG_SWITCH, AT(recursive), " store.ls store.rm store.get store.put "},
+    {"human-readable", "human", 0, FLAG_SWITCH, AT(human), " store.ls "},
+    {"jobs", NULL, 'j', FLAG_VALUE, AT(jobs), " store.get store.put store.rm data.cat data.verify data.pack "},
+    {"format", NULL, 0, FLAG_VALUE, AT(format), OPENS_DATA "data.pack "},
+    {"sequence-length", NULL, 0, FLAG_VALUE, AT(sequence_length), OPENS_DATA},
+    {"to", NULL, 0, FLAG_VALUE, AT(to), OPENS_DATA},
+    {"output", NULL, 'o', FLAG_VALUE, AT(output), " data.lock "},
+    {"lock", NULL, 0, FLAG_VALUE, AT(lock), " data.verify "},
+    {"limit", NULL, 0, FLAG_VALUE, AT(limit), " data.cat "},
+    {"index", NULL, 0, FLAG_VALUE, AT(index), " data.cat "},
+    {"raw", NULL, 0, FLAG_VALUE, AT(raw), " data.cat "},
+    {"order", NULL, 0, FLAG_SWITCH, AT(order), " data.cat "},
+    {"seed", NULL, 0, FLAG_VALUE, AT(seed), ORDERED "data.pack "},
+    {"epoch", NULL, 0, FLAG_VALUE, AT(epoch), " data.cat "},
+    {"shuffle", NULL, 0, FLAG_OPTIONAL, AT(shuffle), ORDERED "data.pack "},
+    {"streams", NULL, 0, FLAG_VALUE, AT(streams), ORDERED},
+    {"batch-size", NULL, 0, FLAG_VALUE, AT(batch_size), ORDERED},
+    {"micro-batch", NULL, 0, FLAG_VALUE, AT(micro_batch), " data.bench "},
+    {"shard-size", NULL, 0, FLAG_VALUE, AT(shard_size), " data.pack "},
+    {"shard-samples", NULL, 0, FLAG_VALUE, AT(shard_samples), " data.pack "},
+    {"image-column", NULL, 0, FLAG_VALUE, AT(image_column), " data.pack "},
+    {"label-column", NULL, 0, FLAG_VALUE, AT(label_column), " data.pack "},
+    {"no-index", NULL, 0, FLAG_SWITCH, AT(no_index), " data.pack "},
+    {"seconds", NULL, 0, FLAG_VALUE, AT(seconds), " data.bench "},
+    {"need", NULL, 0, FLAG_VALUE, AT(need), " data.bench "},
+    {"need-samples", NULL, 0, FLAG_VALUE, AT(need_samples), " data.bench "},
     {"help", NULL, 'h', FLAG_SWITCH, AT(help), NULL},
     {"version", NULL, 'V', FLAG_SWITCH, AT(version), NULL},
 };
@@ -65,18 +100,25 @@ static bool has_name(const flag_row *flag, const char *typed, size_t length) {
   return false;
 }
 
-static bool fits(const flag_row *flag, const tr_cli_command *command) {
-  char word[32];
+/* Without a verb: whether any verb takes it. */
+static bool fits(const flag_row *flag, const tr_cli_command *command, const tr_cli_verb *verb) {
+  char word[64];
   if (flag->commands == NULL) return true;
   snprintf(word, sizeof word, " %s ", command->name);
+  if (strstr(flag->commands, word) != NULL) return true;
+  if (verb == NULL) {
+    snprintf(word, sizeof word, " %s.", command->name);
+  } else {
+    snprintf(word, sizeof word, " %s.%s ", command->name, verb->name);
+  }
   return strstr(flag->commands, word) != NULL;
 }
 
 const char *cli_flag_at(const tr_cli_command *command, size_t index, bool *takes_value) {
   for (size_t i = 0; i < FLAG_COUNT; i++) {
-    if (!fits(&flags[i], command)) continue;
+    if (!fits(&flags[i], command, NULL)) continue;
     if (index-- > 0) continue;
-    if (takes_value != NULL) *takes_value = flags[i].kind != FLAG_SWITCH;
+    if (takes_value != NULL) *takes_value = flags[i].kind == FLAG_VALUE || flags[i].kind == FLAG_LIST;
     return flags[i].name;
   }
   return NULL;
@@ -143,7 +185,7 @@ static int unknown_flag(const tr_cli *cli, const char *typed, size_t length) {
 
 static int store_value(tr_cli *cli, const flag_row *flag, const char *value) {
   char *base = (char *)cli;
-  if (flag->kind == FLAG_VALUE) {
+  if (flag->kind != FLAG_LIST) {
     memcpy(base + flag->offset, &value, sizeof value);
     return 0;
   }
@@ -159,11 +201,15 @@ static int store_value(tr_cli *cli, const flag_row *flag, const char *value) {
   return 0;
 }
 
-static const flag_row *find_flag(const char *typed, size_t length, bool letter) {
+/* Of two flags with one name (--profile) the one that the subcommand takes. */
+static const flag_row *find_flag(const tr_cli *cli, const char *typed, size_t length, bool letter) {
+  const flag_row *found = NULL;
   for (size_t i = 0; i < FLAG_COUNT; i++) {
-    if (letter ? flags[i].letter == *typed : has_name(&flags[i], typed, length)) return &flags[i];
+    if (!(letter ? flags[i].letter == *typed : has_name(&flags[i], typed, length))) continue;
+    if (cli->command != NULL && fits(&flags[i], cli->command, NULL)) return &flags[i];
+    if (found == NULL) found = &flags[i];
   }
-  return NULL;
+  return found;
 }
 
 /* One flag at argv[*at]; moves *at to its last word. */
@@ -174,7 +220,7 @@ static int take_flag(tr_cli *cli, int argc, char **argv, int *at, const flag_row
   const char *typed = word + (letter ? 1 : 2);
   const size_t length = strcspn(typed, "=");
   const char *value = typed[length] == '=' ? typed + length + 1 : NULL;
-  const flag_row *flag = letter && length != 1 ? NULL : find_flag(typed, length, letter);
+  const flag_row *flag = letter && length != 1 ? NULL : find_flag(cli, typed, length, letter);
   if (flag == NULL && letter) {
     fprintf(stderr, "trainrun: unknown flag %s\n", word);
     return usage_error(cli->command);
@@ -190,6 +236,7 @@ static int take_flag(tr_cli *cli, int argc, char **argv, int *at, const flag_row
     memcpy((char *)cli + flag->offset, &on, sizeof on);
     return 0;
   }
+  if (flag->kind == FLAG_OPTIONAL && value == NULL) value = "true";
   if (value == NULL && *at + 1 < argc) value = argv[++*at];
   if (value == NULL || value[0] == '\0') {
     fprintf(stderr, "trainrun: --%s needs a value\n", flag->name);
@@ -255,9 +302,11 @@ int cli_parse(tr_cli *cli, int argc, char **argv) {
     }
   }
   if (code != 0 || cli->command == NULL || cli->command->run == NULL || cli->help || cli->version) return code;
+  const tr_cli_verb *verb = cli->word_count > 0 ? cli_verb_find(cli->command, cli->words[0]) : NULL;
   for (size_t i = 0; i < used_count; i++) {
-    if (fits(used[i], cli->command)) continue;
-    fprintf(stderr, "trainrun: '%s' takes no --%s\n", cli->command->name, used[i]->name);
+    if (fits(used[i], cli->command, verb)) continue;
+    fprintf(stderr, "trainrun: '%s%s%s' takes no --%s\n", cli->command->name, verb != NULL ? " " : "",
+            verb != NULL ? verb->name : "", used[i]->name);
     return usage_error(cli->command);
   }
   return 0;

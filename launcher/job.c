@@ -138,6 +138,23 @@ static const char *split_hosts(tr_job *job, const char *hosts) {
   return count > 0 ? toml_list(job, items[0], NULL, items + 1) : keep(job, strdup("[]"));
 }
 
+/* What `data` says about the order and the format of samples has the job's own names. */
+static bool add_data_flags(tr_job *job, const tr_cli *cli) {
+  const struct {
+    const char *value, *key, *origin;
+  } flags[] = {{cli->seed, "seed", "--seed"},
+               {cli->shuffle, "data.shuffle", "--shuffle"},
+               {cli->streams, "data.streams", "--streams"},
+               {cli->batch_size, "data.batch-size", "--batch-size"},
+               {cli->micro_batch, "train.micro-batch", "--micro-batch"},
+               {cli->format, "data.format", "--format"},
+               {cli->sequence_length, "data.sequence-length", "--sequence-length"}};
+  for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+    if (flags[i].value != NULL && !add(job, flags[i].key, flags[i].value, flags[i].origin)) return false;
+  }
+  return true;
+}
+
 static bool add_flags(tr_job *job, const tr_cli *cli) {
   bool good = true;
   if (cli->nodes != NULL) good = good && add_nodes(job, cli->nodes);
@@ -148,6 +165,7 @@ static bool add_flags(tr_job *job, const tr_cli *cli) {
   if (cli->workers != NULL) good = good && add(job, "cluster.workers-per-node", cli->workers, "--workers");
   if (cli->hosts != NULL) good = good && add(job, "cluster.hosts", split_hosts(job, cli->hosts), "--hosts");
   if (cli->run_dir != NULL) good = good && add(job, "run-dir", toml_string(job, cli->run_dir), "--run-dir");
+  good = good && add_data_flags(job, cli);
   for (size_t i = 0; good && i < cli->set_count; i++) {
     const char *equals = strchr(cli->sets[i], '=');
     good = add(job, keep(job, strndup(cli->sets[i], (size_t)(equals - cli->sets[i]))), equals + 1, "--set");

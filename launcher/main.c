@@ -20,7 +20,8 @@ int main(int argc, char **argv) {
     return 0;
   }
   if (cli.help) {
-    cli_help(cli.command);
+    const tr_cli_verb *verb = cli.word_count > 0 ? cli_verb_find(cli.command, cli.words[0]) : NULL;
+    verb != NULL ? cli_verb_help(verb) : cli_help(cli.command);
     return 0;
   }
   if (cli.command == NULL) {

@@ -20,18 +20,18 @@ static const char *value_of(const tr_cli *cli, const char *name) {
   return "";
 }
 
-static bool is_terminal(const tr_cli *cli, int descriptor) {
+bool term_is_terminal(const tr_cli *cli, int descriptor) {
   return isatty(descriptor) == 1 && strcmp(value_of(cli, "TERM"), "dumb") != 0;
 }
 
 bool term_wants_color(const tr_cli *cli, int descriptor) {
-  return !cli->no_color && !cli->json && value_of(cli, "NO_COLOR")[0] == '\0' && is_terminal(cli, descriptor);
+  return !cli->no_color && !cli->json && value_of(cli, "NO_COLOR")[0] == '\0' && term_is_terminal(cli, descriptor);
 }
 
 void term_init(tr_term *term, const tr_cli *cli) {
   term->quiet = cli->quiet;
   term->json = cli->json;
-  term->live = !cli->quiet && !cli->json && is_terminal(cli, STDERR_FILENO);
+  term->live = !cli->quiet && !cli->json && term_is_terminal(cli, STDERR_FILENO);
   term->live_shown = 0;
   term->live_text[0] = '\0';
   term->out.descriptor = STDOUT_FILENO;

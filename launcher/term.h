@@ -25,6 +25,7 @@ typedef struct tr_term {
   tr_term_stream out, err;
 } tr_term;
 
+bool term_is_terminal(const tr_cli *cli, int descriptor);
 bool term_wants_color(const tr_cli *cli, int descriptor);
 void term_init(tr_term *term, const tr_cli *cli);
 

@@ -67,7 +67,7 @@ Test(cli, says_its_version) {
 }
 
 Test(cli, answers_planned_for_what_comes_later) {
-  static const char *const names[] = {"agent", "render", "bench", "store", "data", "doctor", "plan"};
+  static const char *const names[] = {"agent", "render", "bench", "doctor", "plan"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     const ts_result result = call(names[i], "--whatever", "x", NULL);
     EXITS(result, 69);

@@ -1,0 +1,33 @@
+/* A file on its way to this machine: NAME.part beside it, and NAME.part.state, which says what of it is there.
+ *
+ * The state is text: a first line "trainrun-part 1 BYTES ETAG", then a line "OFFSET BYTES CRC32C" for each range, written
+ * after the range. Who comes after a kill reads each range back and believes it where the checksum is right, so the copy
+ * goes on where it stopped. The final name appears by a rename, when everything is there. One process at a time has a
+ * file (a lock on it). Thread rule: one thread. */
+#ifndef TRAINRUN_LAUNCHER_PART_FILE_H
+#define TRAINRUN_LAUNCHER_PART_FILE_H
+
+#include <limits.h>
+#include <trainrun/store.h>
+
+typedef struct tr_part_file {
+  const char *path; /* the final one */
+  char part[PATH_MAX], state[PATH_MAX];
+  int descriptor;
+  int state_descriptor;  /* -1: a file of one range has no state */
+  uint64_t bytes, chunk; /* ranges are [i * chunk, (i + 1) * chunk) */
+  uint64_t ranges;
+  uint8_t *done; /* a bit a range */
+} tr_part_file;
+
+/* Makes the folders, opens the part and finds out which ranges are there. On failure nothing is open. */
+tr_status part_file_open(tr_part_file *file, const char *path, const tr_object_info *info, uint64_t chunk,
+                         tr_error *error);
+bool part_file_has(const tr_part_file *file, uint64_t range);
+tr_status part_file_write(tr_part_file *file, uint64_t range, const void *data, size_t bytes, tr_error *error);
+/* Gives it the time of the object and its name. Ends it, like part_file_leave. */
+tr_status part_file_finish(tr_part_file *file, int64_t modified_ns, tr_error *error);
+/* Leaves the part for the next time, or takes it away. */
+void part_file_leave(tr_part_file *file, bool remove);
+
+#endif
