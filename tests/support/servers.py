@@ -67,6 +67,15 @@ class S3Error(Exception):
         self.status, self.body = status, body
 
 
+def signature(keys, request, now, scope):
+    """Of a canonical request."""
+    text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(request.encode()).hexdigest()])
+    key = ("AWS4" + keys.secret_key).encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return hmac.digest(key, text.encode(), "sha256").hex()
+
+
 def authorization(keys, method, path, query, headers):
     """SigV4's header for all of `headers` (names in small letters, x-amz-date and x-amz-content-sha256 among them). Path
     and query are as they are sent, the query's parts sorted; keys has access_key, secret_key and region."""
@@ -74,12 +83,8 @@ def authorization(keys, method, path, query, headers):
     request = "\n".join([method, path, query, *("%s:%s" % (name, headers[name]) for name in names), "", ";".join(names),
                          headers["x-amz-content-sha256"]])
     scope = "%s/%s/s3/aws4_request" % (now[:8], keys.region)
-    text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(request.encode()).hexdigest()])
-    key = ("AWS4" + keys.secret_key).encode()
-    for part in (now[:8], keys.region, "s3", "aws4_request"):
-        key = hmac.digest(key, part.encode(), "sha256")
     return "AWS4-HMAC-SHA256 Credential=%s/%s, SignedHeaders=%s, Signature=%s" % (
-        keys.access_key, scope, ";".join(names), hmac.digest(key, text.encode(), "sha256").hex())
+        keys.access_key, scope, ";".join(names), signature(keys, request, now, scope))
 
 
 class Client:
@@ -156,6 +161,18 @@ class Client:
 
     def delete(self, bucket, key):
         self.request("DELETE", bucket, key)
+
+    def presign(self, bucket, key, seconds=3600):
+        """A URL that anyone may GET for so long."""
+        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        scope = "%s/%s/s3/aws4_request" % (now[:8], self.region)
+        path = urllib.parse.quote("/" + bucket + "/" + key, safe="/-_.~")
+        query = urllib.parse.urlencode(sorted({
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Credential": self.access_key + "/" + scope, "X-Amz-Date": now,
+            "X-Amz-Expires": str(seconds), "X-Amz-SignedHeaders": "host"}.items()), quote_via=urllib.parse.quote, safe="")
+        host = urllib.parse.urlsplit(self.endpoint).netloc
+        request = "\n".join(["GET", path, query, "host:" + host, "", "host", "UNSIGNED-PAYLOAD"])
+        return "%s%s?%s&X-Amz-Signature=%s" % (self.endpoint, path, query, signature(self, request, now, scope))
 
     def list(self, bucket, prefix=""):
         """Keys that begin with prefix, in order."""
