@@ -50,6 +50,14 @@ static const char *value_of(const s3_ini *ini, const char *section, const char *
   return entry != NULL && entry->value[0] != '\0' ? entry->value : NULL;
 }
 
+const char *s3_profiles_in_credentials(const s3_profiles *profiles, const char *profile, const char *key) {
+  return value_of(&profiles->credentials, profile, NULL, key);
+}
+
+const char *s3_profiles_in_config(const s3_profiles *profiles, const char *profile, const char *key) {
+  return value_of(&profiles->config, config_section(profiles, profile), NULL, key);
+}
+
 const char *s3_profiles_get_in(const s3_profiles *profiles, const char *profile, const char *block, const char *key) {
   const char *value = value_of(&profiles->credentials, profile, block, key);
   return value != NULL ? value : value_of(&profiles->config, config_section(profiles, profile), block, key);

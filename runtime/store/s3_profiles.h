@@ -26,6 +26,9 @@ void s3_profiles_fini(s3_profiles *profiles);
 bool s3_profiles_has(const s3_profiles *profiles, const char *profile);
 /* NULL where the profile has no such key, or an empty one. */
 const char *s3_profiles_get(const s3_profiles *profiles, const char *profile, const char *key);
+/* Of one of the two files: an access key, its secret and its token are of one file. */
+const char *s3_profiles_in_credentials(const s3_profiles *profiles, const char *profile, const char *key);
+const char *s3_profiles_in_config(const s3_profiles *profiles, const char *profile, const char *key);
 /* Of an indented block: get_in(p, "lake", "s3", "addressing_style"). */
 const char *s3_profiles_get_in(const s3_profiles *profiles, const char *profile, const char *block, const char *key);
 /* Of the block `service` in the [services NAME] that the profile names: get_service(p, "lake", "s3", "endpoint_url"). */
