@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <trainrun/store.h>
 #include <unistd.h>
 
 #include "store_key.h"
+#include "stores_s3.h"
 
 typedef tr_status (*open_fn)(void *self, const char *url, tr_store **store, char key[TR_KEY_BYTES], tr_error *error);
 
@@ -19,7 +21,7 @@ typedef struct scheme {
 } scheme;
 
 typedef struct opened {
-  char *name; /* "file", "memory://NAME"; NULL for one of a scheme of the user's own */
+  char *name; /* "file", "memory://NAME", "s3://BUCKET"; NULL for one of a scheme of the user's own */
   tr_store *store;
 } opened;
 
@@ -27,6 +29,7 @@ struct tr_stores {
   const tr_allocator *allocator;
   const tr_clock *clock;
   tr_log *log;
+  stores_s3 *s3;
 
   /* Under `lock`. */
   pthread_mutex_t lock;
@@ -45,6 +48,11 @@ tr_status tr_stores_create(const tr_stores_options *options, tr_stores **out, tr
   stores->allocator = options->allocator;
   stores->clock = options->clock;
   stores->log = options->log;
+  const tr_status status = stores_s3_create(options, &stores->s3, error);
+  if (status != TR_OK) {
+    tr_free(options->allocator, stores);
+    return status;
+  }
   pthread_mutex_init(&stores->lock, NULL);
   *out = stores;
   return TR_OK;
@@ -59,6 +67,7 @@ void tr_stores_destroy(tr_stores *stores) {
   for (size_t i = 0; i < stores->scheme_count; i++) tr_free(stores->allocator, stores->schemes[i].name);
   tr_free(stores->allocator, stores->stores);
   tr_free(stores->allocator, stores->schemes);
+  stores_s3_destroy(stores->s3); /* after the stores, which look keys up in its environment */
   pthread_mutex_destroy(&stores->lock);
   tr_free(stores->allocator, stores);
 }
@@ -200,6 +209,21 @@ static tr_status resolve_memory(tr_stores *stores, const char *url, tr_store **s
   return TR_OK;
 }
 
+static tr_status resolve_s3(tr_stores *stores, const char *url, tr_store **store, char key[TR_KEY_BYTES],
+                            tr_error *error) {
+  char bucket[S3_BUCKET_BYTES], name[S3_BUCKET_BYTES + 8], made[TR_KEY_BYTES];
+  TR_TRY(stores_s3_parse(url, bucket, made, error));
+  snprintf(name, sizeof name, "s3://%s", bucket);
+  tr_store *found = find_store(stores, name);
+  if (found == NULL) {
+    TR_TRY(stores_s3_open(stores->s3, bucket, &found, error));
+    TR_TRY(keep(stores, name, found, error));
+  }
+  *store = found;
+  memcpy(key, made, sizeof made);
+  return TR_OK;
+}
+
 static tr_status resolve_own(tr_stores *stores, const scheme *own, const char *url, tr_store **store,
                              char key[TR_KEY_BYTES], tr_error *error) {
   tr_store *made = NULL;
@@ -226,10 +250,8 @@ static tr_status resolve_locked(tr_stores *stores, const char *url, tr_store **s
   }
   if (strncmp(url, "file://", 7) == 0) return resolve_file_url(stores, url, store, key, error);
   if (strncmp(url, "memory://", 9) == 0) return resolve_memory(stores, url, store, key, error);
-  if (strncmp(url, "s3://", 5) == 0) {
-    return tr_fail(error, TR_ERR_UNSUPPORTED, "'%s': s3:// is planned, not in this version", url);
-  }
-  return tr_fail(error, TR_ERR_CONFIG, "'%s': no store answers to %.*s://; there are file:// and memory://", url,
+  if (strncmp(url, "s3://", 5) == 0) return resolve_s3(stores, url, store, key, error);
+  return tr_fail(error, TR_ERR_CONFIG, "'%s': no store answers to %.*s://; there are file://, s3:// and memory://", url,
                  (int)name_bytes, url);
 }
 

@@ -196,13 +196,11 @@ Test(stores, keep_one_memory_store_a_name) {
   tr_stores_destroy(set);
 }
 
-Test(stores, say_what_is_planned_and_what_is_unknown) {
+Test(stores, say_what_is_unknown) {
   tr_stores *set = stores();
   tr_store *store = NULL;
   char key[TR_KEY_BYTES];
   tr_error error;
-  cr_expect_eq(tr_stores_resolve(set, "s3://bucket/key", &store, key, &error), TR_ERR_UNSUPPORTED);
-  cr_expect_not_null(strstr(error.message, "planned, not in this version"), "%s", error.message);
   cr_expect_eq(tr_stores_resolve(set, "ftp://host/key", &store, key, &error), TR_ERR_CONFIG);
   cr_expect_not_null(strstr(error.message, "ftp://"), "%s", error.message);
   cr_expect_eq(tr_stores_resolve(set, "", &store, key, NULL), TR_ERR_CONFIG);

@@ -177,8 +177,8 @@ typedef struct tr_stores_options {
   const tr_allocator *allocator;
   const tr_clock *clock;
   tr_log *log;
-  const tr_config *config; /* its [storage.*] tables; NULL: none */
-  /* "NAME=value" as in environ, for AWS's variables and { env = "NAME" }; NULL: no environment. */
+  const tr_config *config; /* its [storage.*] tables; lives as long as the set; NULL: none */
+  /* "NAME=value" as in environ, for AWS's variables and { env = "NAME" }; copied; NULL: no environment. */
   const char *const *environment;
   /* Of a job: a request whose retries are used up is asked again, at most every 20 s, as long as the set lives; each time
    * the log says what is waited for. Otherwise (one-shot commands) it fails. What cannot succeed fails at once in both. */
