@@ -247,7 +247,8 @@ int cmd_ckpt(const tr_cli *cli) {
   int code = job_open_settings(&job, cli);
   if (code == 0) {
     ckpt_call call = {.cli = cli, .config = job.config, .spec = cli->words[1]};
-    const tr_stores_options options = {.struct_bytes = sizeof options, .config = job.config};
+    const tr_stores_options options = {
+        .struct_bytes = sizeof options, .config = job.config, .environment = (const char *const *)cli->environment};
     tr_error error;
     code = tr_stores_create(&options, &call.stores, &error) == TR_OK ? run(&call) : failed(&error);
     tr_stores_destroy(call.stores);

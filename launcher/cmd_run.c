@@ -101,7 +101,9 @@ static int run_planned(const tr_cli *cli, const tr_job *job, const tr_plan *plan
   tr_run *run = NULL;
   tr_error error;
   int code;
-  const tr_stores_options stores_options = {.struct_bytes = sizeof stores_options, .config = job->config};
+  const tr_stores_options stores_options = {.struct_bytes = sizeof stores_options,
+                                            .config = job->config,
+                                            .environment = (const char *const *)cli->environment};
   const bool eval = strcmp(cli->command->name, "eval") == 0;
   tr_status status = tr_stores_create(&stores_options, &stores, &error);
   const tr_run_options options = {.struct_bytes = sizeof options,

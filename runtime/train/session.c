@@ -171,7 +171,9 @@ static tr_status open_compute(tr_session *session, tr_error *error) {
                                     .allocator = session->allocator,
                                     .clock = session->clock,
                                     .log = session->log,
-                                    .config = session->config};
+                                    .config = session->config,
+                                    .environment = (const char *const *)environ,
+                                    .persistent = true};
   return tr_stores_create(&stores, &session->stores, error);
 }
 
