@@ -210,7 +210,7 @@ static tr_status prepare(tr_dataset *dataset, const tr_dataset_options *options,
   return choose_format(dataset, options->format, &dataset->format, error);
 }
 
-tr_status tr_dataset_open(const tr_dataset_options *options, tr_dataset **out, tr_error *error) {
+static tr_status open_dataset(const tr_dataset_options *options, bool index_strict, tr_dataset **out, tr_error *error) {
   if (options->struct_bytes != sizeof *options || options->stores == NULL) {
     return tr_fail(error, TR_ERR_INVALID, "data set: the options are of another version of trainrun or incomplete");
   }
@@ -228,6 +228,7 @@ tr_status tr_dataset_open(const tr_dataset_options *options, tr_dataset **out, t
     dataset->log = options->log;
     dataset->stores = options->stores;
     dataset->exchange = options->exchange;
+    dataset->index_strict = index_strict;
     status = prepare(dataset, options, error);
   }
   status = dl_agree(options->exchange, status, error);
@@ -241,6 +242,33 @@ tr_status tr_dataset_open(const tr_dataset_options *options, tr_dataset **out, t
   }
   dataset->exchange = NULL;
   *out = dataset;
+  return TR_OK;
+}
+
+tr_status tr_dataset_open(const tr_dataset_options *options, tr_dataset **out, tr_error *error) {
+  return open_dataset(options, false, out, error);
+}
+
+tr_status tr_dataset_index(const tr_dataset_options *options, const char *folder_url, tr_dataset_index_report *report,
+                           tr_error *error) {
+  if (report->struct_bytes != sizeof *report) {
+    return tr_fail(error, TR_ERR_INVALID, "data set: the report is of another version of trainrun");
+  }
+  const uint64_t begin_ns = tr_clock_now_ns(options->clock);
+  tr_dataset_options there = *options;
+  there.index_folder = folder_url;
+  tr_dataset *dataset = NULL;
+  TR_TRY(open_dataset(&there, true, &dataset, error));
+  tr_dataset_index_report made = {.struct_bytes = sizeof made,
+                                  .format = dataset->format->name,
+                                  .shards = dataset->shard_count,
+                                  .samples = tr_dataset_size(dataset),
+                                  .built = dataset->index_built};
+  for (size_t i = 0; i < dataset->file_count; i++) made.bytes += dataset->files[i].bytes;
+  if (dataset->index_url != NULL) snprintf(made.url, sizeof made.url, "%s", dataset->index_url);
+  tr_dataset_close(dataset);
+  made.seconds = (double)(tr_clock_now_ns(options->clock) - begin_ns) * 1e-9;
+  *report = made;
   return TR_OK;
 }
 

@@ -97,6 +97,9 @@ struct tr_dataset {
   const tr_exchange *exchange; /* NULL: one rank; used while opening only */
   tr_arena *arena;             /* everything small */
   const char *index_folder;
+  bool index_strict;     /* tr_dataset_index: in one place only, and there it must be kept */
+  bool index_built;      /* by this opening */
+  const char *index_url; /* where it was found or kept; NULL: nowhere */
 
   const char **urls; /* as written, braces expanded */
   size_t url_count;

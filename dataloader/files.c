@@ -5,6 +5,8 @@
 
 #include "agree.h"
 
+enum { QUESTIONS = 32, WIDE_PIECE = 8 << 20, WIDE_REQUESTS = 8 };
+
 /* ---- Finding ----------------------------------------------------------------------------------------------------- */
 
 static tr_status resolve(tr_dataset *dataset, const char *url, dl_file *file, tr_error *error) {
@@ -15,34 +17,76 @@ static tr_status resolve(tr_dataset *dataset, const char *url, dl_file *file, tr
   return file->key != NULL ? TR_OK : tr_fail_memory(error, "a key", sizeof key);
 }
 
-static tr_status ask(tr_dataset *dataset, const char *url, tr_object_info *info, tr_error *error) {
+/* A question under way. */
+typedef struct question {
   dl_file file;
-  TR_TRY(resolve(dataset, url, &file, error));
-  const tr_status status = tr_store_head(file.store, file.key, info, error);
-  return status == TR_OK ? TR_OK : tr_error_context(error, status, "data %s", url);
+  tr_store_request head;
+  uint8_t which; /* of the candidate's URLs */
+} question;
+
+static tr_status ask(tr_dataset *dataset, const char *url, question *q, tr_error *error) {
+  TR_TRY(resolve(dataset, url, &q->file, error));
+  q->head = (tr_store_request){.struct_bytes = sizeof q->head, .verb = TR_STORE_HEAD, .key = q->file.key};
+  return tr_store_submit(q->file.store, &q->head, error);
+}
+
+static tr_status hear(question *q, tr_error *error) {
+  const tr_status status = tr_store_wait(q->file.store, &q->head, error);
+  return status == TR_OK ? TR_OK : tr_error_context(error, status, "data %s", q->file.url);
 }
 
 /* What a rank found out about a candidate, as it travels: u8 which, u64 bytes, the ETag. */
-static tr_status find_one(tr_dataset *dataset, const dl_candidate *candidate, tr_writer *found, tr_error *error) {
-  tr_object_info info = {0};
-  uint8_t which = 0;
-  tr_error second;
-  tr_status status = ask(dataset, candidate->url, &info, error);
+static tr_status note(tr_dataset *dataset, const dl_candidate *candidate, question *q, tr_writer *found,
+                      tr_error *error) {
+  tr_status status = hear(q, error);
   if (status == TR_ERR_NOT_FOUND && candidate->otherwise != NULL) {
-    const tr_status other = ask(dataset, candidate->otherwise, &info, &second);
+    tr_error second;
+    tr_status other = ask(dataset, candidate->otherwise, q, &second);
+    if (other == TR_OK) other = hear(q, &second);
     /* Where neither is there, the message names what was asked for first. */
     if (other != TR_ERR_NOT_FOUND) {
       status = other;
       if (other != TR_OK && error != NULL) *error = second;
     }
-    which = 1;
+    q->which = 1;
   }
   if (status != TR_OK) return status;
-  info.etag[TR_ETAG_BYTES - 1] = '\0';
-  tr_write_u8(found, which);
-  tr_write_u64le(found, info.bytes);
-  tr_write_bytes(found, info.etag, TR_ETAG_BYTES);
+  q->head.info.etag[TR_ETAG_BYTES - 1] = '\0';
+  tr_write_u8(found, q->which);
+  tr_write_u64le(found, q->head.info.bytes);
+  tr_write_bytes(found, q->head.info.etag, TR_ETAG_BYTES);
   return found->failed ? tr_fail_memory(error, "the list of files", found->bytes) : TR_OK;
+}
+
+/* Candidates [begin, end), many questions under way; the first failure in their order counts. */
+static tr_status find_mine(tr_dataset *dataset, const dl_candidate *candidates, uint64_t begin, uint64_t end,
+                           tr_writer *found, tr_error *error) {
+  question *questions = tr_calloc(dataset->allocator, QUESTIONS, sizeof *questions);
+  if (questions == NULL) return tr_fail_memory(error, "the list of files", QUESTIONS * sizeof *questions);
+  tr_status status = TR_OK, asking = TR_OK;
+  tr_error why;
+  uint64_t asked = begin, heard = begin;
+  while (heard < asked || (asked < end && status == TR_OK && asking == TR_OK)) {
+    if (status == TR_OK && asking == TR_OK && asked < end && asked < heard + QUESTIONS) {
+      questions[asked % QUESTIONS].which = 0;
+      asking = ask(dataset, candidates[asked].url, &questions[asked % QUESTIONS], &why);
+      if (asking == TR_OK) asked++;
+      continue;
+    }
+    question *q = &questions[heard % QUESTIONS];
+    if (status == TR_OK) {
+      status = note(dataset, &candidates[heard], q, found, error);
+    } else {
+      hear(q, NULL);
+    }
+    heard++;
+  }
+  if (status == TR_OK && asking != TR_OK) {
+    status = asking;
+    if (error != NULL) *error = why;
+  }
+  tr_free(dataset->allocator, questions);
+  return status;
 }
 
 static tr_status take_found(tr_dataset *dataset, const dl_candidate *candidates, size_t count, const tr_writer *found,
@@ -70,11 +114,8 @@ tr_status dl_files_find(tr_dataset *dataset, const dl_candidate *candidates, siz
   const uint64_t ranks = (uint64_t)dl_ranks(dataset->exchange), rank = (uint64_t)dl_rank(dataset->exchange);
   tr_writer found;
   tr_writer_init(&found, dataset->allocator);
-  tr_status status = TR_OK;
-  const uint64_t end = tr_split_end(count, ranks, rank);
-  for (uint64_t i = tr_split_begin(count, ranks, rank); i < end && status == TR_OK; i++) {
-    status = find_one(dataset, &candidates[i], &found, error);
-  }
+  tr_status status = find_mine(dataset, candidates, tr_split_begin(count, ranks, rank),
+                               tr_split_end(count, ranks, rank), &found, error);
   status = dl_agree_join(dataset->exchange, dataset->allocator, status, &found, error);
   if (status == TR_OK) {
     status = dl_agree(dataset->exchange, take_found(dataset, candidates, count, &found, error), error);
@@ -113,6 +154,54 @@ static tr_status run(tr_store *store, tr_store_request *request, tr_error *error
   return request->status;
 }
 
+static tr_store_request request_of(const dl_file *file, uint64_t offset, void *buffer, size_t bytes, bool fresh) {
+  return (tr_store_request){.struct_bytes = sizeof(tr_store_request),
+                            .verb = TR_STORE_GET,
+                            .priority = TR_STORE_TRAINING,
+                            .key = file->key,
+                            .offset = offset,
+                            .buffer = buffer,
+                            .buffer_bytes = bytes,
+                            .if_match = file->etag[0] != '\0' ? file->etag : NULL,
+                            .fresh = fresh};
+}
+
+static tr_status judge(const dl_file *file, const tr_store_request *request, tr_status status, tr_error *error) {
+  const unsigned long long offset = (unsigned long long)request->offset;
+  if (status != TR_OK) return tr_error_context(error, status, "%s: offset %llu", file->url, offset);
+  if (request->bytes == request->buffer_bytes) return TR_OK;
+  return tr_fail(error, TR_ERR_CORRUPT, "%s: truncated: %zu bytes at offset %llu, %zu were expected", file->url,
+                 request->bytes, offset, request->buffer_bytes);
+}
+
+/* Several requests under way; the account is that of the one that ended last, which all of them waited for. */
+static tr_status read_wide(const dl_file *file, uint64_t offset, uint8_t *buffer, size_t bytes, bool fresh,
+                           tr_store_request *last, tr_error *error) {
+  tr_store_request requests[WIDE_REQUESTS];
+  tr_status status = TR_OK;
+  size_t asked = 0, ended = 0;
+  const size_t count = bytes / WIDE_PIECE + (bytes % WIDE_PIECE != 0);
+  tr_error why;
+  while (ended < asked || (asked < count && status == TR_OK)) {
+    if (status == TR_OK && asked < count && asked < ended + WIDE_REQUESTS) {
+      tr_store_request *request = &requests[asked % WIDE_REQUESTS];
+      const size_t at = asked * WIDE_PIECE, part = bytes - at < WIDE_PIECE ? bytes - at : WIDE_PIECE;
+      *request = request_of(file, offset + at, buffer + at, part, fresh);
+      status = tr_store_submit(file->store, request, &why);
+      if (status == TR_OK) asked++;
+      continue;
+    }
+    tr_store_request *request = &requests[ended++ % WIDE_REQUESTS];
+    tr_error first;
+    const tr_status one = judge(file, request, tr_store_wait(file->store, request, &first), &first);
+    if (status == TR_OK && one != TR_OK) why = first;
+    if (status == TR_OK) status = one;
+    *last = *request;
+  }
+  if (status != TR_OK && error != NULL) *error = why;
+  return status;
+}
+
 static tr_status read_exactly(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
                               bool fresh, tr_wait_account *account, tr_error *error) {
   if (offset > file->bytes || bytes > file->bytes - offset) {
@@ -120,25 +209,17 @@ static tr_status read_exactly(const dl_file *file, const tr_clock *clock, uint64
                    file->url, bytes, (unsigned long long)offset, (unsigned long long)file->bytes);
   }
   if (bytes == 0) return TR_OK;
-  tr_store_request request = {.struct_bytes = sizeof request,
-                              .verb = TR_STORE_GET,
-                              .priority = TR_STORE_TRAINING,
-                              .key = file->key,
-                              .offset = offset,
-                              .buffer = buffer,
-                              .buffer_bytes = bytes,
-                              .if_match = file->etag[0] != '\0' ? file->etag : NULL,
-                              .fresh = fresh};
+  tr_store_request request = request_of(file, offset, buffer, bytes, fresh);
   const uint64_t begin_ns = account != NULL ? tr_clock_now_ns(clock) : 0;
-  const tr_status status = run(file->store, &request, error);
+  tr_status status;
+  if (bytes > 2 * WIDE_PIECE) {
+    status = read_wide(file, offset, buffer, bytes, fresh, &request, error);
+  } else {
+    status = judge(file, &request, run(file->store, &request, error), error);
+  }
   if (account != NULL && fresh) account->retry_ns += tr_clock_now_ns(clock) - begin_ns;
   if (account != NULL && !fresh) charge(account, &request, begin_ns, tr_clock_now_ns(clock));
-  if (status != TR_OK) return tr_error_context(error, status, "%s: offset %llu", file->url, (unsigned long long)offset);
-  if (request.bytes != bytes) {
-    return tr_fail(error, TR_ERR_CORRUPT, "%s: truncated: %zu bytes at offset %llu, %zu were expected", file->url,
-                   request.bytes, (unsigned long long)offset, bytes);
-  }
-  return TR_OK;
+  return status;
 }
 
 tr_status dl_file_read(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
@@ -149,48 +230,4 @@ tr_status dl_file_read(const dl_file *file, const tr_clock *clock, uint64_t offs
 tr_status dl_file_read_again(const dl_file *file, const tr_clock *clock, uint64_t offset, void *buffer, size_t bytes,
                              tr_wait_account *account, tr_error *error) {
   return read_exactly(file, clock, offset, buffer, bytes, true, account, error);
-}
-
-/* ---- Scanning ---------------------------------------------------------------------------------------------------- */
-
-enum { CHUNK_LEAST = 4096 };
-
-tr_status dl_window_init(dl_window *window, const dl_file *file, const tr_allocator *allocator, const tr_clock *clock,
-                         tr_error *error) {
-  *window = (dl_window){.file = file, .clock = clock, .allocator = allocator, .chunk = 64 << 10};
-  window->bytes = tr_alloc(allocator, DL_WINDOW_BYTES);
-  return window->bytes != NULL ? TR_OK : tr_fail_memory(error, "a window on a file", DL_WINDOW_BYTES);
-}
-
-void dl_window_fini(dl_window *window) {
-  tr_free(window->allocator, window->bytes);
-  window->bytes = NULL;
-}
-
-tr_status dl_window_show(dl_window *window, uint64_t offset, size_t least, const uint8_t **data, size_t *bytes,
-                         tr_error *error) {
-  const uint64_t end = window->offset + window->filled;
-  if (offset < window->offset || offset > end || least > end - offset) {
-    /* Keep what is already here; read on from there. A jump past the end means that payloads are being skipped. */
-    size_t kept = 0;
-    if (offset >= window->offset && offset < end) {
-      kept = (size_t)(end - offset);
-      memmove(window->bytes, window->bytes + (offset - window->offset), kept);
-    }
-    const bool skipped = window->filled > 0 && offset > end;
-    window->chunk = skipped ? CHUNK_LEAST : window->chunk * 2 < DL_WINDOW_BYTES ? window->chunk * 2 : DL_WINDOW_BYTES;
-    uint64_t wanted = window->chunk > least ? window->chunk : least;
-    const uint64_t there = offset < window->file->bytes ? window->file->bytes - offset : 0;
-    if (wanted > there) wanted = there > least ? there : least;
-    window->offset = offset;
-    window->filled = kept;
-    if (wanted > kept) {
-      TR_TRY(dl_file_read(window->file, window->clock, offset + kept, window->bytes + kept, (size_t)wanted - kept, NULL,
-                          error));
-      window->filled = (size_t)wanted;
-    }
-  }
-  *data = window->bytes + (offset - window->offset);
-  *bytes = (size_t)(window->offset + window->filled - offset);
-  return TR_OK;
 }

@@ -55,6 +55,17 @@ static bool csv_place(const tr_dataset *dataset, size_t shard, uint64_t index, b
   return true;
 }
 
+static tr_status csv_check(const tr_dataset *dataset, size_t shard, uint64_t index, bool whole, const uint8_t *bytes,
+                           size_t count, tr_error *error) {
+  (void)whole;
+  const csv *self = dataset->self;
+  const dl_csv_record record = dl_csv_index_record(self->index.parts[shard], &dataset->files[shard], index);
+  if (tr_crc32c(0, bytes, count) == record.crc32c) return TR_OK;
+  return tr_fail(error, TR_ERR_CORRUPT,
+                 "%s: offset %llu: line %u: the bytes are not those that were indexed (their CRC32C is another)",
+                 dataset->files[shard].url, (unsigned long long)record.offset, record.line);
+}
+
 /* Cuts the record into as many cells as there are columns. */
 static tr_status cut(const tr_dataset *dataset, size_t shard, const dl_csv_record *record, const char *text,
                      dl_csv_cell *cells, tr_error *error) {
@@ -101,6 +112,9 @@ static tr_status csv_decode(const tr_dataset *dataset, const dl_sample *sample, 
   const size_t shard = sample->shard;
   const dl_csv_record record = dl_csv_index_record(self->index.parts[shard], &dataset->files[shard], sample->index);
   const char *text = text_of(self, shard, &record, bytes);
+  if (self->kept[shard] != NULL) {
+    TR_TRY(csv_check(dataset, shard, sample->index, false, (const uint8_t *)text, record.bytes, error));
+  }
   /* Transforms take the scratch's own memory, so the cells lie before what they are made from. */
   const size_t cells_bytes = (self->column_count * sizeof(dl_csv_cell) + 15) / 16 * 16;
   TR_TRY(dl_buffer_reserve(scratch->allocator, &scratch->decoded, cells_bytes + self->column_count * 4, error));
@@ -317,6 +331,28 @@ static tr_status list_files(tr_dataset *dataset, dl_candidate **out, tr_error *e
   return TR_OK;
 }
 
+static bool kept_is_right(const tr_dataset *dataset, size_t shard) {
+  const csv *self = dataset->self;
+  const uint64_t count = dl_csv_index_records(self->index.parts[shard]);
+  for (uint64_t i = 0; i < count; i++) {
+    const dl_csv_record record = dl_csv_index_record(self->index.parts[shard], &dataset->files[shard], i);
+    if (tr_crc32c(0, self->kept[shard] + record.offset, record.bytes) != record.crc32c) return false;
+  }
+  return true;
+}
+
+/* A record that is still wrong after the last reading fails when it is decoded, by its name. */
+static tr_status keep_file(const tr_dataset *dataset, size_t shard, tr_error *error) {
+  const csv *self = dataset->self;
+  const dl_file *file = &dataset->files[shard];
+  const size_t bytes = (size_t)file->bytes;
+  TR_TRY(dl_file_read(file, dataset->clock, 0, self->kept[shard], bytes, NULL, error));
+  for (int again = 0; again < 2 && !kept_is_right(dataset, shard); again++) {
+    TR_TRY(dl_file_read_again(file, dataset->clock, 0, self->kept[shard], bytes, NULL, error));
+  }
+  return TR_OK;
+}
+
 static tr_status keep_small(tr_dataset *dataset, tr_error *error) {
   csv *self = dataset->self;
   uint64_t sum = 0;
@@ -327,7 +363,7 @@ static tr_status keep_small(tr_dataset *dataset, tr_error *error) {
     const dl_file *file = &dataset->files[i];
     self->kept[i] = tr_alloc(dataset->allocator, (size_t)file->bytes);
     if (self->kept[i] == NULL) return tr_fail_memory(error, file->url, (size_t)file->bytes);
-    TR_TRY(dl_file_read(file, dataset->clock, 0, self->kept[i], (size_t)file->bytes, NULL, error));
+    TR_TRY(keep_file(dataset, i, error));
   }
   return TR_OK;
 }
@@ -365,6 +401,7 @@ const dl_format dl_format_csv = {.name = "csv",
                                  .open = csv_open,
                                  .close = csv_close,
                                  .place = csv_place,
+                                 .check = csv_check,
                                  .decode = csv_decode,
                                  .raw = csv_raw,
                                  .name_sample = csv_name};

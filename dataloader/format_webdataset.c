@@ -13,7 +13,9 @@ enum { KEY_SHOWN = 120 };
 #define ABSENT UINT64_MAX
 
 typedef struct place {
-  uint64_t offset, bytes; /* offset ABSENT: the sample has no such member */
+  uint64_t offset; /* ABSENT: the sample has no such member */
+  uint32_t bytes;  /* UINT32_MAX: more than there may be */
+  uint32_t crc32c;
 } place;
 
 typedef struct wds {
@@ -28,6 +30,7 @@ typedef struct wds {
   } made[TR_FIELDS_MAX];
   place *places;             /* [samples][suffix_count] */
   const uint8_t **sample_at; /* [samples] into the index: u16 length, key */
+  bool *has_crc;             /* [shards] */
 } wds;
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */
@@ -85,6 +88,41 @@ static bool wds_place(const tr_dataset *dataset, size_t shard, uint64_t index, b
   }
   *place = (dl_place){.file = shard, .offset = begin, .bytes = end - begin};
   return true;
+}
+
+static tr_status wrong_bytes(const tr_dataset *dataset, size_t shard, uint64_t id, uint64_t offset, tr_error *error) {
+  char key[KEY_SHOWN];
+  show_key(dataset->self, id, key);
+  return tr_fail(error, TR_ERR_CORRUPT,
+                 "%s: offset %llu: sample '%s': the bytes are not those that were indexed (their CRC32C is another)",
+                 dataset->files[shard].url, (unsigned long long)offset, key);
+}
+
+static tr_status wds_check(const tr_dataset *dataset, size_t shard, uint64_t index, bool whole, const uint8_t *bytes,
+                           size_t count, tr_error *error) {
+  (void)count;
+  const wds *self = dataset->self;
+  const uint64_t id = dataset->shard_first[shard] + index;
+  if (!self->has_crc[shard]) return TR_OK;
+  uint64_t begin, end;
+  if (whole) {
+    dl_wds_members members = dl_wds_members_of(self->sample_at[id]);
+    dl_wds_member member;
+    whole_range(members, &begin, &end);
+    while (dl_wds_members_next(&members, &member)) {
+      if (tr_crc32c(0, bytes + (member.offset - begin), (size_t)member.bytes) == member.crc32c) continue;
+      return wrong_bytes(dataset, shard, id, member.offset, error);
+    }
+    return TR_OK;
+  }
+  const place *places = self->places + id * self->suffix_count;
+  wanted_range(self, id, &begin, &end);
+  for (size_t i = 0; i < self->suffix_count; i++) {
+    if (places[i].offset == ABSENT || places[i].bytes > DL_FIELD_BYTES_MAX) continue;
+    if (tr_crc32c(0, bytes + (places[i].offset - begin), places[i].bytes) == places[i].crc32c) continue;
+    return wrong_bytes(dataset, shard, id, places[i].offset, error);
+  }
+  return TR_OK;
 }
 
 /* values[] shows each member that fields are made of. */
@@ -276,7 +314,9 @@ static void place_member(const wds *self, const dl_wds_walk *walk, const dl_wds_
   for (size_t i = 0; i < self->suffix_count; i++) {
     if (strlen(self->suffixes[i]) == length &&
         memcmp(self->suffixes[i], walk->suffixes[member->suffix].text, length) == 0) {
-      places[i] = (place){.offset = member->offset, .bytes = member->bytes};
+      places[i] = (place){.offset = member->offset,
+                          .bytes = member->bytes > DL_FIELD_BYTES_MAX ? UINT32_MAX : (uint32_t)member->bytes,
+                          .crc32c = member->crc32c};
     }
   }
 }
@@ -286,6 +326,7 @@ static void place_samples(tr_dataset *dataset, dl_wds_walk *walk) {
   uint64_t id = 0;
   for (size_t shard = 0; shard < dataset->file_count; shard++) {
     dl_wds_walk_begin(walk, self->index.parts[shard]);
+    self->has_crc[shard] = walk->has_crc;
     for (; dl_wds_walk_sample(walk); id++) {
       place *places = self->places + id * self->suffix_count;
       self->sample_at[id] = (const uint8_t *)walk->key - 2;
@@ -310,9 +351,10 @@ static tr_status take_index(tr_dataset *dataset, tr_error *error) {
   for (size_t i = 0; i < dataset->field_count; i++) TR_TRY(resolve_field(dataset, i, error));
   self->places = tr_calloc(dataset->allocator, samples, self->suffix_count * sizeof *self->places);
   self->sample_at = tr_calloc(dataset->allocator, samples, sizeof *self->sample_at);
+  self->has_crc = tr_arena_alloc(dataset->arena, dataset->file_count * sizeof *self->has_crc);
   dl_wds_walk *walk = tr_alloc(dataset->allocator, sizeof *walk);
   tr_status status = TR_OK;
-  if (self->places == NULL || self->sample_at == NULL || walk == NULL) {
+  if (self->places == NULL || self->sample_at == NULL || self->has_crc == NULL || walk == NULL) {
     status = tr_fail_memory(error, "the index", samples * self->suffix_count * sizeof *self->places);
   } else {
     place_samples(dataset, walk);
@@ -382,6 +424,7 @@ const dl_format dl_format_webdataset = {.name = "webdataset",
                                         .open = wds_open,
                                         .close = wds_close,
                                         .place = wds_place,
+                                        .check = wds_check,
                                         .decode = wds_decode,
                                         .raw = wds_raw,
                                         .name_sample = wds_name};

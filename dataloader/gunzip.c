@@ -4,17 +4,15 @@
 #include <isa-l/igzip_lib.h>
 #include <string.h>
 
-enum { CHUNK = 1 << 20, PIECE = 1 << 30 };
+enum { PIECE = 1 << 30 };
 
 tr_status dl_stream_open(dl_stream *stream, const dl_file *file, const tr_allocator *allocator, const tr_clock *clock,
                          tr_error *error) {
   *stream = (dl_stream){.file = file, .allocator = allocator, .clock = clock};
-  stream->chunk = tr_alloc(allocator, CHUNK);
-  if (stream->chunk == NULL) return tr_fail_memory(error, "a read buffer", CHUNK);
-  const size_t first = file->bytes < CHUNK ? (size_t)file->bytes : CHUNK;
-  tr_status status = dl_file_read(file, clock, 0, stream->chunk, first, NULL, error);
-  stream->offset = stream->chunk_bytes = first;
-  stream->gzip = first >= 2 && stream->chunk[0] == 0x1F && stream->chunk[1] == 0x8B;
+  dl_window_init(&stream->window, file, allocator);
+  tr_status status = dl_window_show(&stream->window, 0, file->bytes > 0, &stream->chunk, &stream->chunk_bytes, error);
+  stream->offset = stream->chunk_bytes;
+  stream->gzip = stream->chunk_bytes >= 2 && stream->chunk[0] == 0x1F && stream->chunk[1] == 0x8B;
   if (status == TR_OK && stream->gzip) {
     stream->inflate = tr_alloc(allocator, sizeof *stream->inflate);
     if (stream->inflate == NULL) {
@@ -30,17 +28,13 @@ tr_status dl_stream_open(dl_stream *stream, const dl_file *file, const tr_alloca
 
 void dl_stream_close(dl_stream *stream) {
   tr_free(stream->allocator, stream->inflate);
-  tr_free(stream->allocator, stream->chunk);
+  dl_window_fini(&stream->window);
   stream->inflate = NULL;
-  stream->chunk = NULL;
 }
 
 static tr_status refill(dl_stream *stream, tr_error *error) {
-  const uint64_t left = stream->file->bytes - stream->offset;
-  const size_t wanted = left < CHUNK ? (size_t)left : CHUNK;
-  TR_TRY(dl_file_read(stream->file, stream->clock, stream->offset, stream->chunk, wanted, NULL, error));
-  stream->offset += wanted;
-  stream->chunk_bytes = wanted;
+  TR_TRY(dl_window_show(&stream->window, stream->offset, 1, &stream->chunk, &stream->chunk_bytes, error));
+  stream->offset += stream->chunk_bytes;
   stream->chunk_at = 0;
   return TR_OK;
 }
@@ -96,7 +90,7 @@ static tr_status inflate_some(dl_stream *stream, void *to, size_t bytes, size_t 
     if (stream->chunk_at == stream->chunk_bytes && stream->offset < stream->file->bytes) TR_TRY(refill(stream, error));
     const size_t room = bytes - *made < PIECE ? bytes - *made : PIECE;
     const size_t input = stream->chunk_bytes - stream->chunk_at;
-    state->next_in = stream->chunk + stream->chunk_at;
+    state->next_in = (uint8_t *)stream->chunk + stream->chunk_at; /* it only reads */
     state->avail_in = (uint32_t)input;
     state->next_out = (uint8_t *)to + *made;
     state->avail_out = (uint32_t)room;

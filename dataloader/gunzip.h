@@ -3,7 +3,7 @@
 #ifndef TRAINRUN_DATALOADER_GUNZIP_H
 #define TRAINRUN_DATALOADER_GUNZIP_H
 
-#include "files.h"
+#include "window.h"
 
 struct inflate_state;
 
@@ -11,10 +11,11 @@ typedef struct dl_stream {
   const dl_file *file;
   const tr_allocator *allocator;
   const tr_clock *clock;
+  dl_window window;
   bool gzip;
-  uint64_t offset; /* of the next byte that is read from the file */
-  uint8_t *chunk;
-  size_t chunk_bytes, chunk_at;  /* what is in the chunk, and how much of it is used */
+  uint64_t offset; /* of the next byte that is asked of the file */
+  const uint8_t *chunk;
+  size_t chunk_bytes, chunk_at;  /* what is shown, and how much of it is used */
   struct inflate_state *inflate; /* gzip only */
   bool member_done;
 } dl_stream;

@@ -3,14 +3,15 @@
  * What stands in a shard's part is its format's business (bytes that the format builds and checks). The file, little
  * endian, is named by the hash of its key and holds
  *     8  "TRINDEX" and a zero
- *     4  version, 1
+ *     4  version, 2
  *     4  CRC32C of all that follows
  *     8  bytes of the whole file
  *     4  bytes of the key, 4 reserved zeros
- *     the key: the format, then "bytes ETag URL" of every shard, a line each
+ *     the key: the format, then "bytes ETag name" of every shard, a line each; the whole URL where there is no ETag
  *     for each shard 8 bytes of length and its part
  * A file of another key, another version or with a wrong checksum is as good as none: the index is built and written
- * again. */
+ * again. It stands in the folder ".trainrun" beside the first shard, where a store lets us write there, and in the job's
+ * index folder. */
 #ifndef TRAINRUN_DATALOADER_INDEX_H
 #define TRAINRUN_DATALOADER_INDEX_H
 

@@ -7,7 +7,7 @@
 #ifndef TRAINRUN_DATALOADER_TAR_H
 #define TRAINRUN_DATALOADER_TAR_H
 
-#include "files.h"
+#include "window.h"
 
 enum { DL_TAR_BLOCK = 512, DL_TAR_NAME_MAX = 4096 };
 

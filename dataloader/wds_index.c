@@ -5,7 +5,7 @@
 
 #include "tar.h"
 
-enum { IDX_BYTES_MAX = 1 << 30, KEY_MAX = DL_TAR_NAME_MAX, SUFFIX_BYTES = 64, MEMBER_BYTES = 18 };
+enum { IDX_BYTES_MAX = 1 << 30, KEY_MAX = DL_TAR_NAME_MAX, SUFFIX_BYTES = 64, MEMBER_BYTES = 22 };
 
 /* ---- Making ------------------------------------------------------------------------------------------------------ */
 
@@ -15,6 +15,7 @@ typedef struct maker {
   char suffixes[DL_WDS_SUFFIXES_MAX][SUFFIX_BYTES];
   uint64_t last_sample[DL_WDS_SUFFIXES_MAX]; /* number of the last sample that had the suffix, from 1 */
   uint64_t samples;
+  bool has_crc;
   tr_writer body;
   size_t count_at; /* where the member count of the sample at hand stands in the body */
   uint16_t members;
@@ -51,7 +52,7 @@ static tr_status suffix_number(maker *m, const char *suffix, uint32_t *number, t
 }
 
 static tr_status add_member(maker *m, const char *key, size_t key_length, const char *suffix, uint64_t offset,
-                            uint64_t bytes, tr_error *error) {
+                            uint64_t bytes, uint32_t crc32c, tr_error *error) {
   uint32_t number;
   TR_TRY(suffix_number(m, suffix, &number, error));
   const bool same = m->samples > 0 && strlen(m->key) == key_length && memcmp(m->key, key, key_length) == 0;
@@ -65,26 +66,34 @@ static tr_status add_member(maker *m, const char *key, size_t key_length, const 
   tr_write_u16le(&m->body, (uint16_t)number);
   tr_write_u64le(&m->body, offset);
   tr_write_u64le(&m->body, bytes);
+  tr_write_u32le(&m->body, crc32c);
   return m->body.failed ? tr_fail_memory(error, "an index", m->body.bytes) : TR_OK;
 }
 
-static tr_status scan(const tr_dataset *dataset, maker *m, tr_error *error) {
-  dl_window window;
-  TR_TRY(dl_window_init(&window, m->file, dataset->allocator, dataset->clock, error));
-  dl_tar *tar = tr_alloc(dataset->allocator, sizeof *tar);
-  tr_status status = tar != NULL ? TR_OK : tr_fail_memory(error, "reading a tar file", sizeof *tar);
-  bool end = false;
-  if (status == TR_OK) dl_tar_init(tar, &window);
-  while (status == TR_OK) {
-    status = dl_tar_next(tar, &end, error);
-    if (status != TR_OK || end) break;
+static tr_status scan_members(maker *m, dl_tar *tar, dl_window *window, tr_error *error) {
+  for (;;) {
+    bool end;
     size_t key_length;
     char suffix[SUFFIX_BYTES];
+    uint32_t crc32c;
+    TR_TRY(dl_tar_next(tar, &end, error));
+    if (end) return TR_OK;
     if (!dl_tar_split_name(tar->name, &key_length, suffix)) continue;
-    status = add_member(m, tar->name, key_length, suffix, tar->offset, tar->bytes, error);
+    TR_TRY(dl_window_crc(window, tar->offset, tar->bytes, &crc32c, error));
+    TR_TRY(add_member(m, tar->name, key_length, suffix, tar->offset, tar->bytes, crc32c, error));
   }
-  tr_free(dataset->allocator, tar);
+}
+
+static tr_status scan(const tr_dataset *dataset, maker *m, tr_error *error) {
+  dl_tar *tar = tr_alloc(dataset->allocator, sizeof *tar);
+  if (tar == NULL) return tr_fail_memory(error, "reading a tar file", sizeof *tar);
+  dl_window window;
+  dl_window_init(&window, m->file, dataset->allocator);
+  dl_tar_init(tar, &window);
+  m->has_crc = true;
+  const tr_status status = scan_members(m, tar, &window, error);
   dl_window_fini(&window);
+  tr_free(dataset->allocator, tar);
   return status;
 }
 
@@ -114,7 +123,7 @@ static bool take_line(maker *m, char *line, uint64_t *end) {
     if (offset > m->file->bytes || bytes > m->file->bytes - offset) return false;
     if (strlen(name) > DL_TAR_NAME_MAX || !dl_tar_split_name(name, &key_length, suffix)) return false;
     if (strcasecmp(suffix, extension) != 0) return false;
-    if (add_member(m, name, key_length, suffix, offset, bytes, NULL) != TR_OK) return false;
+    if (add_member(m, name, key_length, suffix, offset, bytes, 0, NULL) != TR_OK) return false;
     *end = offset + (bytes + DL_TAR_BLOCK - 1) / DL_TAR_BLOCK * DL_TAR_BLOCK;
   }
   return m->samples == samples + 1;
@@ -144,7 +153,7 @@ static bool is_of_this_tar(const tr_dataset *dataset, const maker *m, uint64_t e
   tr_read_u16le(&reader);
   tr_read_u16le(&reader);
   const uint64_t first = tr_read_u64le(&reader), first_bytes = tr_read_u64le(&reader);
-  reader.at = m->body.bytes - 16;
+  reader.at = m->body.bytes - (MEMBER_BYTES - 2);
   const uint64_t last = tr_read_u64le(&reader), last_bytes = tr_read_u64le(&reader);
   return !reader.failed && header_is_there(dataset, m, first, first_bytes) &&
          header_is_there(dataset, m, last, last_bytes) && nothing_follows(dataset, m, end);
@@ -194,6 +203,7 @@ static tr_status build(const tr_dataset *dataset, size_t shard, tr_writer *part,
   if (status == TR_OK) {
     end_sample(m);
     tr_write_u64le(part, m->samples);
+    tr_write_u8(part, m->has_crc);
     tr_write_u32le(part, m->suffix_count);
     for (uint32_t i = 0; i < m->suffix_count; i++) {
       tr_write_u8(part, (uint8_t)strlen(m->suffixes[i]));
@@ -212,6 +222,7 @@ bool dl_wds_walk_begin(dl_wds_walk *walk, dl_index_part part) {
   walk->reader = tr_reader_of(part.data, part.bytes);
   walk->walked = 0;
   walk->samples = tr_read_u64le(&walk->reader);
+  walk->has_crc = tr_read_u8(&walk->reader) != 0;
   walk->suffix_count = tr_read_u32le(&walk->reader);
   if (walk->reader.failed || walk->suffix_count > DL_WDS_SUFFIXES_MAX) return false;
   for (uint32_t i = 0; i < walk->suffix_count; i++) {
@@ -235,6 +246,7 @@ bool dl_wds_walk_member(dl_wds_walk *walk, dl_wds_member *member) {
   member->suffix = tr_read_u16le(&walk->reader);
   member->offset = tr_read_u64le(&walk->reader);
   member->bytes = tr_read_u64le(&walk->reader);
+  member->crc32c = tr_read_u32le(&walk->reader);
   return !walk->reader.failed;
 }
 
@@ -255,6 +267,7 @@ bool dl_wds_members_next(dl_wds_members *members, dl_wds_member *member) {
   member->suffix = (uint16_t)little(members->at, 2);
   member->offset = little(members->at + 2, 8);
   member->bytes = little(members->at + 10, 8);
+  member->crc32c = (uint32_t)little(members->at + 18, 4);
   members->at += MEMBER_BYTES;
   return true;
 }

@@ -1,7 +1,8 @@
-/* The index of a WebDataset shard: which members make up each sample and where their bytes are.
+/* The index of a WebDataset shard: which members make up each sample, where their bytes are and what they are.
  *
- * A part (see index.h) holds: u64 samples; u32 suffixes, each u8 length and text; then for each sample u16 length and
- * text of its key, u16 members, and for each member u16 suffix, u64 offset and u64 bytes of its contents. */
+ * A part (see index.h) holds: u64 samples; u8 1 where contents have CRCs (the tar was read), 0 where they have not (it is
+ * DALI's); u32 suffixes, each u8 length and text; then for each sample u16 length and text of its key, u16 members, and
+ * for each member u16 suffix, u64 offset and u64 bytes of its contents and their u32 CRC32C (0 where there are none). */
 #ifndef TRAINRUN_DATALOADER_WDS_INDEX_H
 #define TRAINRUN_DATALOADER_WDS_INDEX_H
 
@@ -15,6 +16,7 @@ enum { DL_WDS_SUFFIXES_MAX = 1024 };
 typedef struct dl_wds_walk {
   tr_reader reader;
   uint64_t samples, walked;
+  bool has_crc;
   uint32_t suffix_count;
   struct {
     const char *text;
@@ -30,6 +32,7 @@ typedef struct dl_wds_walk {
 typedef struct dl_wds_member {
   uint16_t suffix;
   uint64_t offset, bytes;
+  uint32_t crc32c;
 } dl_wds_member;
 
 bool dl_wds_walk_begin(dl_wds_walk *walk, dl_index_part part);

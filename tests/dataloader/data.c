@@ -60,6 +60,30 @@ void put(tr_stores *stores, const char *url, const void *data, size_t count) {
 
 void put_bytes(tr_stores *stores, const char *url, bytes b) { put(stores, url, b.data, b.count); }
 
+typedef struct found_indexes {
+  char keys[16][64];
+  size_t count;
+} found_indexes;
+
+static tr_status note_index(void *self, const tr_list_entry *entry, tr_error *error) {
+  found_indexes *found = self;
+  (void)error;
+  cr_assert_lt(found->count, 16);
+  cr_assert_lt(snprintf(found->keys[found->count++], 64, "%s", entry->key), 64);
+  return TR_OK;
+}
+
+size_t forget_indexes(tr_stores *stores, const char *url) {
+  tr_store *store;
+  char key[TR_KEY_BYTES];
+  tr_error e = {0};
+  found_indexes found = {0};
+  EXPECT_OK(tr_stores_resolve(stores, url, &store, key, &e));
+  EXPECT_OK(tr_store_walk(store, ".trainrun/", note_index, &found, &e));
+  for (size_t i = 0; i < found.count; i++) EXPECT_OK(tr_store_delete(store, found.keys[i], &e));
+  return found.count;
+}
+
 bytes make_gzip(const void *data, size_t count) {
   z_stream z = {0};
   cr_assert_eq(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);

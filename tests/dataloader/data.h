@@ -42,6 +42,9 @@ tr_stores *make_stores(const tr_allocator *allocator);
 void put(tr_stores *stores, const char *url, const void *data, size_t count);
 void put_bytes(tr_stores *stores, const char *url, bytes b);
 
+/* Takes away the indexes that stand beside the data of a memory store ("memory://NAME/x"); how many there were. */
+size_t forget_indexes(tr_stores *stores, const char *url);
+
 bytes make_gzip(const void *data, size_t count);
 /* type 0x08 u8, 0x0C i32, 0x0D f32; values are written big-endian from the host's. */
 bytes make_idx(uint8_t type, const uint32_t *dims, uint8_t ndim, const void *values, size_t value_count);

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "support/fault_store.h"
+
 static tr_status open_with(tr_stores *stores, const char *url, const tr_field_source *fields, size_t count,
                            const char *index_folder, tr_log *log, tr_dataset **out, tr_error *error) {
   const tr_dataset_options options = {.struct_bytes = sizeof options,
@@ -547,6 +549,7 @@ Test(webdataset, uses_the_index_that_dali_put_beside_the_shard) {
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     said.used = 0;
     put(stores, "memory://d/s-000.idx", wrong[i], strlen(wrong[i]));
+    cr_assert_eq(forget_indexes(stores, "memory://d/x"), 1);
     EXPECT_OK(open_with(stores, "memory://d/s-000.tar", numbered_fields, 4, NULL, log, &dataset, &e));
     expect_numbered(dataset, 0, 5);
     cr_assert_not_null(strstr(said.text, "is not of this file"), "case %zu: %s", i, said.text);
@@ -583,6 +586,7 @@ Test(webdataset, keeps_its_index_and_builds_it_again_where_it_is_damaged_or_stal
   EXPECT_OK(tr_store_get_all(store, NULL, name, 1 << 20, &good, &count, &e));
   /* It is what is used: without the tars' headers the samples are still found. */
   said.used = 0;
+  cr_assert_eq(forget_indexes(stores, "memory://d/x"), 1, "it stands beside the data too");
   EXPECT_OK(open_with(stores, url, numbered_fields, 4, folder, log, &dataset, &e));
   expect_numbered(dataset, 0, 10);
   cr_assert_eq(said.used, 0, "%s", said.text);
@@ -593,6 +597,7 @@ Test(webdataset, keeps_its_index_and_builds_it_again_where_it_is_damaged_or_stal
     bad[at] ^= 0x10;
     said.used = 0;
     EXPECT_OK(tr_store_put(store, name, bad, at % 2 ? at : count, false, &e));
+    forget_indexes(stores, "memory://d/x");
     EXPECT_OK(open_with(stores, url, numbered_fields, 4, folder, log, &dataset, &e));
     expect_numbered(dataset, 0, 10);
     cr_assert_not_null(strstr(said.text, "built again"), "byte %zu", at);
@@ -715,5 +720,63 @@ Test(webdataset, mutated_members_never_write_beyond_their_field) {
   }
   bytes_free(&jpeg);
   bytes_free(&npy);
+  tr_stores_destroy(stores);
+}
+
+/* ---- Bytes that are not those that were indexed ------------------------------------------------------------------ */
+
+static tr_store *g_faulty;
+static tr_status open_faulty(void *self, const char *url, tr_store **store, char key[TR_KEY_BYTES], tr_error *error) {
+  (void)self, (void)error;
+  snprintf(key, TR_KEY_BYTES, "%s", url + strlen("faulty://"));
+  *store = g_faulty;
+  return TR_OK;
+}
+
+Test(webdataset, flipped_bytes_are_read_again_and_named_where_they_stay_wrong) {
+  ts_faults faults = {0};
+  tr_stores *stores = make_stores(NULL);
+  put_numbered_shards(stores, 1, 5);
+  tr_store *inner;
+  char key[TR_KEY_BYTES];
+  tr_error e = {0};
+  EXPECT_OK(tr_stores_resolve(stores, "memory://d/x", &inner, key, &e));
+  g_faulty = ts_fault_store(inner, false, &faults);
+  EXPECT_OK(tr_stores_add_scheme(stores, "faulty", open_faulty, NULL, &e));
+  tr_dataset *dataset = NULL;
+  const tr_field_source raw = {"raw", "bin"};
+  EXPECT_OK(open_with(stores, "faulty://s-000.tar", &raw, 1, NULL, NULL, &dataset, &e));
+  uint8_t data[16];
+  void *const to[] = {data};
+  const uint64_t before = faults.gets;
+  faults.flip_get = before + 1;
+  EXPECT_OK(tr_dataset_read(dataset, 3, to, &e));
+  for (int i = 0; i < 16; i++) cr_assert_eq(data[i], (uint8_t)(3 * 3 + i));
+  cr_assert_eq(faults.gets, before + 2);
+  faults.flip_get = 1;
+  faults.forever = true;
+  EXPECT_FAIL(tr_dataset_read(dataset, 3, to, &e), TR_ERR_CORRUPT, "s-000.tar: offset 9728: sample 'train/000003'");
+  cr_assert_eq(faults.gets, before + 5, "three times, no more");
+  tr_dataset_close(dataset);
+  tr_stores_destroy(stores);
+}
+
+Test(webdataset, an_index_made_beforehand_is_found_beside_the_data_or_in_a_folder) {
+  tr_stores *stores = make_stores(NULL);
+  put_numbered_shards(stores, 3, 5);
+  const char *url = "memory://d/s-{000..002}.tar";
+  const tr_dataset_options options = {.struct_bytes = sizeof options, .stores = stores, .urls = &url, .url_count = 1};
+  tr_dataset_index_report report = {.struct_bytes = sizeof report};
+  tr_error e = {0};
+  EXPECT_OK(tr_dataset_index(&options, NULL, &report, &e));
+  cr_assert(report.built && report.shards == 3 && report.samples == 15 && report.bytes >= 15 * 1024 * 3);
+  cr_assert_str_eq(report.format, "webdataset");
+  cr_assert_not_null(strstr(report.url, "memory://d/.trainrun/"), "%s", report.url);
+  EXPECT_OK(tr_dataset_index(&options, NULL, &report, &e));
+  cr_assert(!report.built, "it was there");
+  EXPECT_OK(tr_dataset_index(&options, "memory://i/kept", &report, &e));
+  cr_assert(report.built, "not in that folder");
+  cr_assert_not_null(strstr(report.url, "memory://i/kept/"), "%s", report.url);
+  cr_assert_eq(forget_indexes(stores, "memory://d/x"), 1);
   tr_stores_destroy(stores);
 }
