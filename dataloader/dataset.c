@@ -7,7 +7,10 @@
 #include "agree.h"
 #include "files.h"
 
-enum { URLS_MAX = 1000000, PROBE_BYTES = 512 };
+enum { URLS_MAX = 1000000, PROBE_BYTES = 512, STREAMS_DEFAULT = 64, BLOCK_SAMPLES_MAX = 4096 };
+#define BLOCK_BYTES ((uint64_t)1 << 20)
+/* Unpacked shards that all streams together keep in memory. */
+#define PACKED_STREAM_BYTES ((uint64_t)128 << 20)
 
 /* ---- Small services for the formats ------------------------------------------------------------------------------ */
 
@@ -85,18 +88,29 @@ tr_status dl_field_finish(tr_field *field, tr_error *error) {
   return TR_OK;
 }
 
+uint64_t dl_block_samples(uint64_t stored_bytes, uint64_t samples) {
+  const uint64_t mean = samples > 0 ? stored_bytes / samples : 0;
+  const uint64_t wanted = BLOCK_BYTES / (mean > 0 ? mean : 1);
+  uint64_t block = 1;
+  while (block * 2 <= wanted && block < BLOCK_SAMPLES_MAX) block *= 2;
+  return block;
+}
+
 static tr_status add_blocks(tr_dataset *dataset, tr_error *error) {
-  uint64_t count = 0;
+  uint64_t count = 0, stored_bytes = 0;
+  for (size_t i = 0; i < dataset->file_count; i++) stored_bytes += dataset->files[i].bytes;
+  uint64_t block = dl_block_samples(stored_bytes, dataset->shard_first[dataset->shard_count]);
+  if (dataset->unpacked_bytes_max > 0) block = UINT64_MAX;
   for (size_t i = 0; i < dataset->shard_count; i++) {
     const uint64_t samples = dataset->shard_first[i + 1] - dataset->shard_first[i];
-    count += samples / DL_BLOCK_SAMPLES + (samples % DL_BLOCK_SAMPLES != 0);
+    count += samples / block + (samples % block != 0);
   }
   dataset->block_samples = tr_arena_alloc(dataset->arena, count * sizeof(uint64_t));
   if (dataset->block_samples == NULL) return tr_fail_memory(error, "the list of blocks", count * sizeof(uint64_t));
   for (size_t i = 0; i < dataset->shard_count; i++) {
     uint64_t left = dataset->shard_first[i + 1] - dataset->shard_first[i];
     for (; left > 0; left -= dataset->block_samples[dataset->block_count++]) {
-      dataset->block_samples[dataset->block_count] = left < DL_BLOCK_SAMPLES ? left : DL_BLOCK_SAMPLES;
+      dataset->block_samples[dataset->block_count] = left < block ? left : block;
     }
   }
   return TR_OK;
@@ -304,6 +318,14 @@ const char *tr_dataset_format(const tr_dataset *dataset) { return dataset->forma
 size_t tr_dataset_blocks(const tr_dataset *dataset, const uint64_t **block_samples) {
   *block_samples = dataset->block_samples;
   return dataset->block_count;
+}
+
+void tr_dataset_order(const tr_dataset *dataset, tr_sampler_options *options) {
+  options->block_count = tr_dataset_blocks(dataset, &options->block_samples);
+  if (dataset->unpacked_bytes_max == 0) return;
+  const uint64_t most = PACKED_STREAM_BYTES / dataset->unpacked_bytes_max;
+  if (options->streams == 0) options->streams = STREAMS_DEFAULT;
+  if (options->streams > most) options->streams = most > 0 ? most : 1;
 }
 
 /* The last shard that begins at or before id. */

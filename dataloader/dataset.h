@@ -8,9 +8,6 @@
 #include <pthread.h>
 #include <trainrun/dataloader.h>
 
-/* Samples of a block for the sampler: part of the order, so it never changes. */
-enum { DL_BLOCK_SAMPLES = 4096 };
-
 /* One object of the data set as it was when it was opened. */
 typedef struct dl_file {
   const char *url;
@@ -136,6 +133,9 @@ tr_status dl_dataset_bring(const tr_dataset *dataset, const dl_sample *sample, b
  * cache is believed. */
 tr_status dl_dataset_read(const tr_dataset *dataset, const dl_sample *sample, bool fresh, void *const *to,
                           dl_scratch *scratch, tr_error *error);
+/* Samples of a block of the order: as many as make about a mebibyte, a power of two up to 4096. Part of the order, so the
+ * rule never changes. */
+uint64_t dl_block_samples(uint64_t stored_bytes, uint64_t samples);
 /* After files[].samples of each shard's first file are known: ids and blocks. */
 tr_status dl_dataset_set_shards(tr_dataset *dataset, tr_error *error);
 /* The fields as asked for by name and source; shape comes later. Checks names. */

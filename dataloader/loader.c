@@ -64,7 +64,7 @@ static tr_status open_sampler(const tr_loader_options *options, tr_sampler **out
                                 .shuffle = options->shuffle,
                                 .streams = options->streams,
                                 .batch_size = options->batch_size};
-  sampler.block_count = tr_dataset_blocks(options->dataset, &sampler.block_samples);
+  tr_dataset_order(options->dataset, &sampler);
   return tr_sampler_create(&sampler, out, error);
 }
 

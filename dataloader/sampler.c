@@ -1,10 +1,10 @@
 /* The order of samples: a pure function of (seed, epoch, index, mode), never of the number of workers.
  *
- * TR_SHUFFLE_STREAMS: the blocks are permuted and laid end to end in one list; the list is cut into streams of equal
- * length, counted in samples, wherever the cuts fall; inside a stream, windows are permuted. Samples are drawn from the
- * streams in turn (draw t is stream t % streams, offset t / streams), a batch is the next batch_size draws, and its
- * rows are sorted by stream. So contiguous rows come from contiguous streams, a rank that takes a run of rows keeps to
- * its own few shards, and the position of any row is computed without walking there. */
+ * TR_SHUFFLE_STREAMS: the blocks are permuted and laid end to end in one list, each permuted in itself; the list is cut
+ * into streams of equal length, counted in samples, wherever the cuts fall. Samples are drawn from the streams in turn
+ * (draw t is stream t % streams, offset t / streams), a batch is the next batch_size draws, and its rows are sorted by
+ * stream. So a stream reads one block after the other, contiguous rows come from contiguous streams, a rank that takes a
+ * run of rows keeps to its own few shards, and the position of any row is computed without walking there. */
 #include <trainrun/dataloader.h>
 
 #include <string.h>
@@ -13,7 +13,6 @@
 
 enum {
   STREAMS_DEFAULT = 64,
-  WINDOW_DEFAULT = 4096,
   /* Streams of a handful of samples would shuffle nothing: where there is less data there are fewer streams. */
   STREAM_SAMPLES_MIN = 64
 };
@@ -24,7 +23,8 @@ struct tr_sampler {
   tr_shuffle shuffle;
   uint64_t batch_size;
   uint64_t samples;
-  uint64_t streams, window;
+  uint64_t streams;
+  uint64_t window; /* 0: whole blocks */
   size_t block_count;
   uint64_t *block_first; /* [block_count + 1] id of the first sample of each block */
 
@@ -72,7 +72,7 @@ tr_status tr_sampler_create(const tr_sampler_options *options, tr_sampler **out,
   sampler->batch_size = options->batch_size;
   sampler->samples = samples;
   sampler->streams = streams_of(options, samples);
-  sampler->window = options->window > 0 ? options->window : WINDOW_DEFAULT;
+  sampler->window = options->window;
   sampler->block_count = count;
   if (options->shuffle == TR_SHUFFLE_STREAMS) {
     sampler->block_first = tr_calloc(options->allocator, count + 1, sizeof(uint64_t));
@@ -150,20 +150,8 @@ static place place_of(const tr_sampler *sampler, uint64_t position) {
   return (place){.stream = low, .offset = drawn + row - rows_before};
 }
 
-/* Where in the list the sample stands that a stream delivers at `offset`: its window is permuted in itself. */
-static uint64_t list_index(const tr_sampler *sampler, place at) {
-  const uint64_t first = drawn_before(sampler, at.stream, sampler->samples);
-  const uint64_t length = drawn_before(sampler, at.stream + 1, sampler->samples) - first;
-  const uint64_t window = at.offset / sampler->window;
-  const uint64_t window_first = window * sampler->window;
-  const uint64_t window_size = length - window_first < sampler->window ? length - window_first : sampler->window;
-  const uint64_t number = (at.stream << 32 | (window & 0xFFFFFFFFu)) & 0xFFFFFFFFFFFFFFu;
-  const dl_permutation shuffled = dl_permutation_of(sampler->seed, sampler->epoch, DL_SHUFFLED_WINDOW, number,
-                                                    window_size);
-  return first + window_first + dl_permute(&shuffled, at.offset - window_first);
-}
-
-static uint64_t id_at(const tr_sampler *sampler, uint64_t index) {
+/* Which block of the list a position lies in. */
+static size_t block_at(const tr_sampler *sampler, uint64_t index) {
   size_t low = 0, high = sampler->block_count;
   while (high - low > 1) {
     const size_t middle = low + (high - low) / 2;
@@ -173,12 +161,29 @@ static uint64_t id_at(const tr_sampler *sampler, uint64_t index) {
       high = middle;
     }
   }
-  return sampler->block_first[sampler->list_block[low]] + (index - sampler->list_first[low]);
+  return low;
+}
+
+/* The sample at a position of the list: its block, or the window of it, is permuted in itself. The first id of what is
+ * permuted tells it from all others. */
+static uint64_t id_at(const tr_sampler *sampler, uint64_t index) {
+  const size_t at = block_at(sampler, index);
+  const uint64_t block = sampler->list_block[at], offset = index - sampler->list_first[at];
+  uint64_t first = sampler->block_first[block];
+  uint64_t size = sampler->block_first[block + 1] - first;
+  const uint64_t skipped = sampler->window > 0 ? offset / sampler->window * sampler->window : 0;
+  first += skipped;
+  size -= skipped;
+  if (sampler->window > 0 && size > sampler->window) size = sampler->window;
+  const dl_permutation shuffled = dl_permutation_of(sampler->seed, sampler->epoch, DL_SHUFFLED_WINDOW,
+                                                    first & 0xFFFFFFFFFFFFFFu, size);
+  return first + dl_permute(&shuffled, offset - skipped);
 }
 
 uint64_t tr_sampler_at(tr_sampler *sampler, uint64_t epoch, uint64_t position) {
   if (sampler->shuffle == TR_SHUFFLE_NONE || position >= sampler->samples) return position;
   enter_epoch(sampler, epoch);
   if (sampler->shuffle == TR_SHUFFLE_FULL) return dl_permute(&sampler->all, position);
-  return id_at(sampler, list_index(sampler, place_of(sampler, position)));
+  const place at = place_of(sampler, position);
+  return id_at(sampler, drawn_before(sampler, at.stream, sampler->samples) + at.offset);
 }

@@ -84,6 +84,45 @@ Test(lock, mutated_ones_never_crash) {
   tr_stores_destroy(stores);
 }
 
+/* ---- Blocks of the order ----------------------------------------------------------------------------------------- */
+
+Test(dataset, a_block_of_the_order_is_about_a_mebibyte_of_a_shard) {
+  static const struct {
+    size_t bytes, samples, block;
+  } cases[] = {{1, 9000, 1024}, {30000, 50, 32}, {112000, 21, 8}, {600000, 3, 1}, {2000000, 2, 1}};
+  for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+    tr_stores *stores = make_stores(NULL);
+    bytes tar = {0};
+    uint8_t *value = calloc(1, cases[c].bytes);
+    for (size_t i = 0; i < cases[c].samples; i++) {
+      char name[32];
+      snprintf(name, sizeof name, "%zu.bin", i);
+      tar_add(&tar, name, value, cases[c].bytes);
+    }
+    tar_end(&tar);
+    put_bytes(stores, "memory://d/a.tar", tar);
+    put_bytes(stores, "memory://d/b.tar", tar);
+    const char *url = "memory://d/{a,b}.tar";
+    const tr_dataset_options options = {.struct_bytes = sizeof options, .stores = stores, .urls = &url, .url_count = 1};
+    tr_dataset *dataset = NULL;
+    tr_error e = {0};
+    EXPECT_OK(tr_dataset_open(&options, &dataset, &e));
+    const uint64_t *blocks;
+    const size_t count = tr_dataset_blocks(dataset, &blocks);
+    cr_assert_eq(count, 2 * ((cases[c].samples + cases[c].block - 1) / cases[c].block));
+    uint64_t sum = 0;
+    for (size_t i = 0; i < count / 2; i++) {
+      cr_assert(blocks[i] == cases[c].block || i + 1 == count / 2);
+      sum += blocks[i];
+    }
+    cr_assert_eq(sum, cases[c].samples, "no block spans two shards");
+    tr_dataset_close(dataset);
+    free(value);
+    bytes_free(&tar);
+    tr_stores_destroy(stores);
+  }
+}
+
 /* ---- Ranks together ---------------------------------------------------------------------------------------------- */
 
 typedef struct together {

@@ -88,19 +88,20 @@ Test(sampler, the_order_is_the_one_it_has_always_been) {
     tr_shuffle shuffle;
     uint64_t epoch, first[8];
     uint32_t crc;
+    uint64_t window;
   } golden[] = {
-      {TR_SHUFFLE_STREAMS, 0, {92, 22, 77, 70, 29, 59, 40, 97}, 0x76c8ea45},
-      {TR_SHUFFLE_STREAMS, 1, {49, 44, 0, 57, 86, 29, 54, 8}, 0x0cb46921},
-      {TR_SHUFFLE_STREAMS, 2, {92, 7, 18, 86, 10, 28, 0, 57}, 0xf3d6d4a8},
-      {TR_SHUFFLE_FULL, 0, {776, 1325, 2908, 2396, 2935, 3438, 151, 1755}, 0xd3ba4c2c},
-      {TR_SHUFFLE_FULL, 1, {501, 2179, 228, 2909, 2880, 1835, 1407, 1491}, 0xc058df7b},
-      {TR_SHUFFLE_FULL, 2, {361, 1131, 3202, 2502, 2375, 3230, 1614, 1309}, 0x9597fedd},
+      {TR_SHUFFLE_STREAMS, 0, {4087, 93, 23, 78, 71, 30, 60, 41}, 0x9c689248, 100},
+      {TR_SHUFFLE_STREAMS, 1, {49, 44, 0, 57, 86, 29, 54, 8}, 0x00aee246, 100},
+      {TR_SHUFFLE_STREAMS, 2, {864, 178, 570, 87, 308, 499, 514, 682}, 0x5dae4949, 0},
+      {TR_SHUFFLE_FULL, 0, {776, 1325, 2908, 2396, 2935, 3438, 151, 1755}, 0xd3ba4c2c, 0},
+      {TR_SHUFFLE_FULL, 1, {501, 2179, 228, 2909, 2880, 1835, 1407, 1491}, 0xc058df7b, 0},
+      {TR_SHUFFLE_FULL, 2, {361, 1131, 3202, 2502, 2375, 3230, 1614, 1309}, 0x9597fedd, 0},
   };
   for (size_t i = 0; i < sizeof golden / sizeof *golden; i++) {
     tr_sampler *sampler = make((tr_sampler_options){.seed = 7,
                                                     .shuffle = golden[i].shuffle,
                                                     .streams = 8,
-                                                    .window = 100,
+                                                    .window = golden[i].window,
                                                     .block_samples = blocks,
                                                     .block_count = 5,
                                                     .batch_size = 64});
@@ -221,12 +222,57 @@ Test(sampler, rows_of_a_rank_touch_few_shards) {
 
 Test(sampler, every_batch_draws_from_all_streams_alike) {
   const uint64_t n = 64 * 1000;
-  tr_sampler *sampler = make((tr_sampler_options){
-      .shuffle = TR_SHUFFLE_STREAMS, .streams = 64, .block_samples = &n, .block_count = 1, .batch_size = 128});
+  tr_sampler *sampler = make((tr_sampler_options){.shuffle = TR_SHUFFLE_STREAMS,
+                                                  .streams = 64,
+                                                  .window = 1000,
+                                                  .block_samples = &n,
+                                                  .block_count = 1,
+                                                  .batch_size = 128});
   for (uint64_t batch = 0; batch < 500; batch += 61)
     for (uint64_t row = 0; row < 128; row++) {
       cr_assert_eq(tr_sampler_at(sampler, 0, batch * 128 + row) / 1000, row / 2);
     }
+  tr_sampler_destroy(sampler);
+}
+
+/* What lies side by side in the files, and is alike more often than not, must not be delivered side by side. */
+Test(sampler, neighbours_in_the_files_are_not_neighbours_in_the_order) {
+  enum { N = 20000, BLOCK = 8, BATCH = 128 };
+  uint64_t blocks[N / BLOCK], place[N];
+  for (size_t i = 0; i < N / BLOCK; i++) blocks[i] = BLOCK;
+  tr_sampler *sampler = make((tr_sampler_options){.seed = 3,
+                                                  .shuffle = TR_SHUFFLE_STREAMS,
+                                                  .block_samples = blocks,
+                                                  .block_count = N / BLOCK,
+                                                  .batch_size = BATCH});
+  for (uint64_t position = 0; position < N; position++) place[tr_sampler_at(sampler, 0, position)] = position;
+  /* Blocks: the distance in the order of samples of two blocks that follow each other is that of random ones, N / 3 on
+   * the average. */
+  double apart = 0;
+  for (size_t i = 0; i + 1 < N / BLOCK; i++) {
+    const uint64_t a = place[i * BLOCK], b = place[(i + 1) * BLOCK];
+    apart += (double)(a > b ? a - b : b - a) / (N / BLOCK - 1);
+  }
+  cr_assert_float_eq(apart / N, 1.0 / 3, 0.02);
+  /* Batches: of the rows of one, few are of one block (two draws of a stream), and file order is not kept in it. */
+  int same_block = 0, rising = 0, pairs = 0;
+  for (uint64_t batch = 0; batch + 1 < N / BATCH; batch++)
+    for (uint64_t row = 0; row + 1 < BATCH; row++, pairs++) {
+      const uint64_t a = tr_sampler_at(sampler, 0, batch * BATCH + row),
+                     b = tr_sampler_at(sampler, 0, batch * BATCH + row + 1);
+      same_block += a / BLOCK == b / BLOCK;
+      rising += a < b;
+    }
+  cr_assert_lt(same_block, pairs / 2);
+  cr_assert(rising > pairs * 0.45 && rising < pairs * 0.55, "%d of %d", rising, pairs);
+  /* Inside a block every order comes up. */
+  int in_order = 0;
+  for (size_t i = 0; i < N / BLOCK; i++) {
+    int steps = 0;
+    for (size_t j = 0; j + 1 < BLOCK; j++) steps += place[i * BLOCK + j] < place[i * BLOCK + j + 1];
+    in_order += steps == BLOCK - 1 || steps == 0;
+  }
+  cr_assert_lt(in_order, 5);
   tr_sampler_destroy(sampler);
 }
 

@@ -120,7 +120,8 @@ TR_API uint64_t tr_dataset_size(const tr_dataset *dataset);         /* samples *
 TR_API uint64_t tr_dataset_stored_bytes(const tr_dataset *dataset); /* of all shards, as they are stored */
 TR_API size_t tr_dataset_fields(const tr_dataset *dataset, const tr_field **fields);
 TR_API const char *tr_dataset_format(const tr_dataset *dataset);
-/* Shards as blocks for the sampler: samples of each, in order (large shards are several blocks). */
+/* Shards as blocks for the sampler: samples of each, in order. A block is about 1 MiB of a shard, so that it is read at
+ * once; a packed shard is one block. */
 TR_API size_t tr_dataset_blocks(const tr_dataset *dataset, const uint64_t **block_samples);
 /* "train-003.tar: 000127" for messages, into text. */
 TR_API void tr_dataset_sample_name(const tr_dataset *dataset, uint64_t id, char *text, size_t text_bytes);
@@ -158,11 +159,15 @@ typedef struct tr_sampler_options {
   uint64_t seed;
   tr_shuffle shuffle;
   uint64_t streams;              /* of TR_SHUFFLE_STREAMS; 0: 64; fewer where a stream would have under 64 samples */
-  uint64_t window;               /* samples of a stream shuffled together; 0: 4096 */
+  uint64_t window;               /* samples of a block shuffled together; 0: the whole block */
   const uint64_t *block_samples; /* copied */
   size_t block_count;
   uint64_t batch_size;
 } tr_sampler_options;
+/* What the data set says about its order: fills in the blocks, and lowers `streams` where shards are packed, since each
+ * stream then needs a whole unpacked shard in memory. A function of the index alone. Whoever wants the order of a
+ * tr_loader goes through it. */
+TR_API void tr_dataset_order(const tr_dataset *dataset, tr_sampler_options *options);
 TR_API TR_MUST_USE tr_status tr_sampler_create(const tr_sampler_options *options, tr_sampler **out, tr_error *error);
 TR_API void tr_sampler_destroy(tr_sampler *sampler);
 TR_API uint64_t tr_sampler_size(const tr_sampler *sampler);    /* samples an epoch */
