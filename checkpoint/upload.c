@@ -96,7 +96,7 @@ static tr_status put_parts(tr_ckpt_save *save, void *upload, size_t part_bytes, 
     status = wait_part(save, slot, error);
     if (status != TR_OK) break;
     if (is_set(&save->cancel)) {
-      status = tr_fail(error, TR_ERR_ABORTED, "the save was given up");
+      status = tr_fail(error, TR_ERR_CANCELLED, "the save was given up");
       break;
     }
     slot->request = (tr_store_request){.struct_bytes = sizeof slot->request,

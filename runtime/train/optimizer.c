@@ -129,10 +129,21 @@ void tr_optimizer_destroy(tr_optimizer *optimizer) {
   tr_free(optimizer->allocator, optimizer);
 }
 
+/* The snapshot reads what the update is about to read anyway, so its copy finds it in the caches or brings it there. */
+static void release_span(const tr_optimizer *optimizer, const span *cut) {
+  tr_ckpt_save *save = optimizer->args.save;
+  const size_t bytes = (cut->end - cut->begin) * sizeof(float);
+  tr_ckpt_save_release(save, tr_params_values(optimizer->params) + cut->begin, bytes);
+  for (size_t i = 0; i < optimizer->state_count; i++) {
+    tr_ckpt_save_release(save, optimizer->states[i] + cut->begin, bytes);
+  }
+}
+
 static void update_span(void *self, uint32_t task) {
   tr_optimizer *optimizer = self;
   const span *cut = &optimizer->spans[task];
   const tr_update_args *args = &optimizer->args;
+  if (args->save != NULL) release_span(optimizer, cut);
   float *values = tr_params_values(optimizer->params) + cut->begin;
   const float *gradient = optimizer->gradient + cut->begin;
   const uint64_t count = cut->end - cut->begin;
@@ -168,8 +179,10 @@ void tr_optimizer_update(tr_optimizer *optimizer, const float *gradient, const t
   tr_pool_run(optimizer->pool, (uint32_t)optimizer->span_count, update_span, optimizer);
   const uint64_t end = tr_params_gradient_count(optimizer->params);
   if (end > optimizer->count && args->state_scale > 0) {
-    tr_flat_average(tr_params_values(optimizer->params) + optimizer->count, gradient + optimizer->count,
-                    end - optimizer->count, state_momentum, (float)args->state_scale);
+    float *state = tr_params_values(optimizer->params) + optimizer->count;
+    if (args->save != NULL) tr_ckpt_save_release(args->save, state, (end - optimizer->count) * sizeof(float));
+    tr_flat_average(state, gradient + optimizer->count, end - optimizer->count, state_momentum,
+                    (float)args->state_scale);
   }
   tr_params_touch(optimizer->params);
 }

@@ -5,6 +5,7 @@
 #ifndef TRAINRUN_OPTIMIZER_H
 #define TRAINRUN_OPTIMIZER_H
 
+#include <trainrun/checkpoint.h>
 #include <trainrun/ops.h>
 
 typedef struct tr_optimizer tr_optimizer;
@@ -18,6 +19,7 @@ typedef struct tr_update_args {
   double lr;
   double gradient_scale; /* 1 / weight of the batch, times the clip factor */
   double state_scale;    /* 1 / micro-batches that had rows: mean of their statistics; 0: leave STATE alone */
+  tr_ckpt_save *save;    /* NULL, or the one whose snapshot must have what is written over */
 } tr_update_args;
 void tr_optimizer_update(tr_optimizer *optimizer, const float *gradient, const tr_update_args *args);
 

@@ -39,6 +39,7 @@ static void commit_step(tr_trainer *trainer, double lr) {
       .lr = lr,
       .gradient_scale = scale,
       .state_scale = leaves > 0 ? 1 / leaves : 0,
+      .save = trainer->save,
   };
   tr_optimizer_update(trainer->optimizer, trainer->gradients[0], &args);
   tr_loader_commit(trainer->loader);
@@ -63,6 +64,7 @@ static tr_status run_step(tr_trainer *trainer, tr_decision *decision, tr_error *
   trainer->evaluated = trainer->evaluation_owed = false;
   commit_step(trainer, lr);
   tr_session_phase(session, TR_PHASE_UPDATE, TR_CAUSE_OTHER);
+  tr_trainer_save_charge(trainer);
   trainer->training_ns += session->ledger.last_ns - begun;
   tr_trace_span(session->trace, TR_LANE_STEP, "step", begun, session->ledger.last_ns);
   tr_trainer_report_step(trainer, lr);
@@ -118,7 +120,10 @@ static tr_status train_loop(tr_trainer *trainer, tr_error *error) {
   while (!at_end(trainer) && !early && session->stopped == TR_STOP_NONE) {
     tr_decision decision;
     TR_TRY(run_step(trainer, &decision, error));
-    if (decision.save_finished || decision.save_failed) TR_TRY(tr_trainer_save_finish(trainer, false, error));
+    if (decision.save_durable) TR_TRY(tr_trainer_save_commit(trainer, error));
+    if (decision.save_committed || decision.save_failed) {
+      TR_TRY(tr_trainer_save_finish(trainer, false, false, error));
+    }
     session->stopped = decision.stop;
     const bool evaluate = trainer->eval_count > 0 && (due(trainer, &trainer->eval_every) || at_end(trainer));
     trainer->evaluation_owed = evaluate && session->stopped != TR_STOP_NONE;
@@ -126,11 +131,10 @@ static tr_status train_loop(tr_trainer *trainer, tr_error *error) {
       TR_TRY(tr_trainer_evaluate(trainer, true, error));
       early = enough(trainer);
     }
-    if (due(trainer, &trainer->checkpoint_every) || early || at_end(trainer) || session->stopped != TR_STOP_NONE) {
-      TR_TRY(tr_trainer_save_begin(trainer, error));
-    }
+    const bool last = early || at_end(trainer) || session->stopped != TR_STOP_NONE;
+    if (last || due(trainer, &trainer->checkpoint_every)) TR_TRY(tr_trainer_save_begin(trainer, last, error));
   }
-  return tr_trainer_save_finish(trainer, true, error);
+  return tr_trainer_save_finish(trainer, true, true, error);
 }
 
 static tr_status train(tr_trainer *trainer, tr_error *error) {
@@ -138,7 +142,6 @@ static tr_status train(tr_trainer *trainer, tr_error *error) {
   const char *init = tr_config_text(session->config, "model.init");
   if (session->facts.resume_url[0] != '\0') {
     TR_TRY(tr_trainer_restore(trainer, error));
-    if (!session->facts.eval) tr_trainer_retain(trainer);
     if (init != NULL && trainer->rank == 0)
       tr_logf(session->log, TR_LOG_INFO, "model.init is not used: the run is resumed");
   } else if (init != NULL) {
@@ -152,6 +155,8 @@ static tr_status train(tr_trainer *trainer, tr_error *error) {
   options.map = trainer->options->map;
   options.map_self = trainer->options->map_self;
   TR_TRY(tr_loader_open(&options, &trainer->loader, error));
+  TR_TRY(tr_trainer_save_prepare(trainer, error));
+  if (session->facts.resume_url[0] != '\0') tr_trainer_retain(trainer);
   beacon(trainer);
   return train_loop(trainer, error);
 }

@@ -7,6 +7,9 @@
 #ifndef TRAINRUN_TRAINER_H
 #define TRAINRUN_TRAINER_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "optimizer.h"
 #include "schedule.h"
 #include "session.h"
@@ -46,8 +49,33 @@ typedef enum tr_save_state {
   TR_SAVE_NONE = 0,
   TR_SAVE_RUNNING = 1,
   TR_SAVE_DURABLE = 2,
-  TR_SAVE_FAILED = 3
+  TR_SAVE_FAILED = 3,
+  TR_SAVE_COMMITTING = 4, /* what a rank other than 0 says to the end */
+  TR_SAVE_COMMITTED = 5
 } tr_save_state;
+
+/* Names of tensors of a checkpoint that are no parameters. */
+#define TR_OPTIMIZER_PREFIX "optimizer."
+
+/* The commit under way; zero where there is none. */
+typedef struct tr_commit {
+  bool begun;
+  char *memory; /* of the records */
+
+  /* Rank 0's: the thread's from its start until `done`. */
+  const char **records;
+  tr_ckpt_meta meta;
+  tr_error error;
+  pthread_t thread;
+  bool thread_runs; /* of the step thread: not joined yet */
+  atomic_bool done;
+} tr_commit;
+
+typedef struct tr_piece_list {
+  tr_piece *items;
+  size_t count, capacity;
+  tr_arena *names;
+} tr_piece_list;
 
 typedef struct tr_trainer {
   tr_session *session;
@@ -131,7 +159,10 @@ typedef struct tr_trainer {
   bool evaluation_owed; /* due at this step, put off by a stop: the next attempt begins with it */
 
   /* The checkpoint under way. */
+  tr_ckpt_saver *saver;
   tr_ckpt_save *save;
+  tr_commit commit;
+  uint64_t save_begun_ns, save_blocked_ns; /* when; and what of the time that updates waited is charged */
   tr_ckpt_meta save_meta;
   char save_state_json[256];
   int64_t last_checkpoint; /* step, -1: none */
@@ -155,7 +186,8 @@ tr_status tr_trainer_compute(tr_trainer *trainer, tr_error *error);
 /* ---- trainer_vote.c ---- */
 typedef struct tr_decision {
   tr_stop_reason stop;
-  bool save_finished; /* every rank's shard is durable */
+  bool save_durable;   /* every rank's shard is */
+  bool save_committed; /* rank 0's manifest is written */
   bool save_failed;
 } tr_decision;
 /* Exchanges ballots: norm, order checksum, windows, stops. A failure of any rank fails the step on all. */
@@ -168,15 +200,38 @@ tr_status tr_trainer_evaluate(tr_trainer *trainer, bool report, tr_error *error)
 double tr_trainer_metric(const tr_trainer *trainer, const char *name);
 
 /* ---- trainer_ckpt.c ---- */
-tr_status tr_trainer_restore(tr_trainer *trainer, tr_error *error);
-tr_status tr_trainer_load_init(tr_trainer *trainer, const char *url, tr_error *error);
-/* Begins a checkpoint of the state as it is; one that is under way is finished first. */
-tr_status tr_trainer_save_begin(tr_trainer *trainer, tr_error *error);
-/* Commits the one under way; all ranks, after the vote saw every shard durable, or with `wait` until it is. */
-tr_status tr_trainer_save_finish(tr_trainer *trainer, bool wait, tr_error *error);
+/* All arrays of the state, with the optimizer's `moments` or without, cut to part `part` of `parts`. The list is to be
+ * freed after a failure too. */
+tr_status tr_trainer_collect(tr_trainer *trainer, uint64_t part, uint64_t parts, bool moments, tr_piece_list *list,
+                             tr_error *error);
+void tr_trainer_free_pieces(tr_trainer *trainer, tr_piece_list *list);
+tr_ckpt_save_options tr_trainer_save_options(const tr_trainer *trainer, uint64_t step);
+/* Before the first step: the store, the memory of the snapshot, what a killed attempt left unfinished. */
+tr_status tr_trainer_save_prepare(tr_trainer *trainer, tr_error *error);
+/* Begins a checkpoint of the state as it is; one that is under way is finished first. With `required` a failure is
+ * returned; otherwise one that may pass is logged, and there is no checkpoint of this step. */
+tr_status tr_trainer_save_begin(tr_trainer *trainer, bool required, tr_error *error);
+/* Moves what an update waited for the snapshot from the optimizer's account to the checkpoint's. */
+void tr_trainer_save_charge(tr_trainer *trainer);
+/* All ranks, after the vote saw every shard durable: begins the commit. */
+tr_status tr_trainer_save_commit(tr_trainer *trainer, tr_error *error);
+/* Ends the one under way; all ranks, after the vote saw it committed or failed, or with `wait` at any time. */
+tr_status tr_trainer_save_finish(tr_trainer *trainer, bool wait, bool required, tr_error *error);
 tr_save_state tr_trainer_save_state(tr_trainer *trainer);
+void tr_trainer_save_fini(tr_trainer *trainer);
+
+/* ---- trainer_commit.c ---- */
+tr_status tr_trainer_commit_begin(tr_trainer *trainer, tr_error *error);
+tr_save_state tr_trainer_commit_state(const tr_trainer *trainer);
+/* Rank 0's outcome; TR_OK on the others. */
+tr_status tr_trainer_commit_wait(tr_trainer *trainer, tr_error *error);
+void tr_trainer_commit_fini(tr_trainer *trainer);
 /* Keeps what the job says and clears what a killed attempt left half done. Rank 0's work; a failure is logged. */
 void tr_trainer_retain(tr_trainer *trainer);
+
+/* ---- trainer_restore.c ---- */
+tr_status tr_trainer_restore(tr_trainer *trainer, tr_error *error);
+tr_status tr_trainer_load_init(tr_trainer *trainer, const char *url, tr_error *error);
 
 /* ---- trainer_report.c ---- */
 void tr_trainer_report_step(tr_trainer *trainer, double lr);

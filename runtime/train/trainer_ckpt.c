@@ -1,24 +1,21 @@
-/* Checkpoints of a trainer: which rank saves what, when a checkpoint counts, and how it is loaded.
+/* Checkpoints of a trainer: which rank saves what, and when a checkpoint counts.
  *
  * The flat arrays (values, and one a moment) are cut by blocks over the ranks, so that each saves its share; names and
- * element ranges in the manifest make any other number of ranks able to load. A save runs in the background from a copy; the
- * vote sees when all shards are durable, and rank 0 then commits. */
+ * element ranges in the manifest make any other number of ranks able to load. A save copies and uploads in the background,
+ * and what the next update writes over is copied before (optimizer.c). The vote sees when all shards are durable; rank 0
+ * then commits, in the background too (trainer_commit.c); the vote sees that, and the checkpoint is there for all ranks.
+ *
+ * A save that fails for a reason that may pass (no memory, a full disk, a store that does not answer) does not end a healthy
+ * run: it is logged, the next one is tried. Only the last one of an attempt has to succeed. */
 #include "trainer.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-typedef struct piece_list {
-  tr_piece *items;
-  size_t count, capacity;
-  tr_arena *names;
-} piece_list;
-
 /* The elements of each parameter that lie in [begin, end) of a flat array, as pieces. prefix "" for the values. */
 static tr_status add_pieces(tr_trainer *trainer, const char *prefix, float *flat, bool trained_only, uint64_t begin,
-                            uint64_t end, piece_list *list, tr_error *error) {
+                            uint64_t end, tr_piece_list *list, tr_error *error) {
   const int32_t size = tr_params_size(trainer->params);
   for (int32_t i = 0; i < size; i++) {
     const tr_param_info info = tr_params_info(trainer->params, i);
@@ -43,8 +40,8 @@ static tr_status add_pieces(tr_trainer *trainer, const char *prefix, float *flat
   return TR_OK;
 }
 
-/* All arrays of the state, cut to part `part` of `parts`. */
-static tr_status collect(tr_trainer *trainer, uint64_t part, uint64_t parts, piece_list *list, tr_error *error) {
+tr_status tr_trainer_collect(tr_trainer *trainer, uint64_t part, uint64_t parts, bool moments, tr_piece_list *list,
+                             tr_error *error) {
   memset(list, 0, sizeof *list);
   TR_TRY(tr_arena_create(trainer->allocator, 8192, &list->names, error));
   const uint64_t blocks = tr_params_count(trainer->params) / TR_PARAM_BLOCK;
@@ -52,9 +49,10 @@ static tr_status collect(tr_trainer *trainer, uint64_t part, uint64_t parts, pie
                     tr_split_begin(blocks, parts, part) * TR_PARAM_BLOCK,
                     tr_split_end(blocks, parts, part) * TR_PARAM_BLOCK, list, error));
   const uint64_t trained = tr_params_trained_count(trainer->params) / TR_PARAM_BLOCK;
-  for (size_t i = 0; trainer->optimizer != NULL && i < tr_optimizer_states(trainer->optimizer); i++) {
+  const size_t states = moments && trainer->optimizer != NULL ? tr_optimizer_states(trainer->optimizer) : 0;
+  for (size_t i = 0; i < states; i++) {
     char prefix[64];
-    snprintf(prefix, sizeof prefix, "optimizer.%s/", tr_optimizer_state_name(trainer->optimizer, i));
+    snprintf(prefix, sizeof prefix, TR_OPTIMIZER_PREFIX "%s/", tr_optimizer_state_name(trainer->optimizer, i));
     TR_TRY(add_pieces(trainer, prefix, tr_optimizer_state(trainer->optimizer, i), true,
                       tr_split_begin(trained, parts, part) * TR_PARAM_BLOCK,
                       tr_split_end(trained, parts, part) * TR_PARAM_BLOCK, list, error));
@@ -62,14 +60,14 @@ static tr_status collect(tr_trainer *trainer, uint64_t part, uint64_t parts, pie
   return TR_OK;
 }
 
-static void free_pieces(tr_trainer *trainer, piece_list *list) {
+void tr_trainer_free_pieces(tr_trainer *trainer, tr_piece_list *list) {
   tr_free(trainer->allocator, list->items);
   tr_arena_destroy(list->names);
 }
 
 /* ---- Saving ---- */
 
-static tr_ckpt_save_options save_options(const tr_trainer *trainer, uint64_t step) {
+tr_ckpt_save_options tr_trainer_save_options(const tr_trainer *trainer, uint64_t step) {
   return (tr_ckpt_save_options){
       .struct_bytes = sizeof(tr_ckpt_save_options),
       .allocator = trainer->allocator,
@@ -79,13 +77,8 @@ static tr_ckpt_save_options save_options(const tr_trainer *trainer, uint64_t ste
       .step = step,
       .rank = trainer->rank,
       .size = trainer->size,
+      .saver = trainer->saver,
   };
-}
-
-static tr_status resolve_root(tr_trainer *trainer, tr_error *error) {
-  if (trainer->ckpt_store != NULL) return TR_OK;
-  return tr_stores_resolve(trainer->session->stores, trainer->session->facts.checkpoint_url, &trainer->ckpt_store,
-                           trainer->ckpt_prefix, error);
 }
 
 static const char *best_rule(const tr_trainer *trainer) {
@@ -104,24 +97,66 @@ static void describe_state(tr_trainer *trainer) {
            (unsigned long long)trainer->bad_evaluations, trainer->evaluation_owed ? "true" : "false", TRAINRUN_VERSION);
 }
 
-/* One rank's failure becomes everyone's, with the failing rank's message. */
-static tr_status share_status(tr_trainer *trainer, tr_status own, const tr_error *own_error, tr_error *error) {
+/* What one rank failed with becomes everyone's `told`, in that rank's words. Returns only what a communicator failed with. */
+static tr_status share(tr_trainer *trainer, tr_status own, const tr_error *own_error, tr_error *told, tr_error *error) {
   int64_t worst = own != TR_OK ? trainer->rank + 1 : 0;
+  *told = (tr_error){.status = TR_OK, .rank = -1};
   TR_TRY(tr_comm_all_reduce(trainer->comm, &worst, 1, TR_I64, TR_MAX, NULL, error));
   if (worst == 0) return TR_OK;
-  tr_error told = {.status = TR_OK};
-  if (worst == trainer->rank + 1) told = *own_error;
-  TR_TRY(tr_comm_broadcast(trainer->comm, &told, sizeof told, (int32_t)(worst - 1), NULL, error));
-  if (error != NULL) *error = told;
-  return tr_error_context(error, told.status, "checkpoint of step %llu", (unsigned long long)trainer->save_meta.step);
+  if (worst == trainer->rank + 1) *told = *own_error;
+  TR_TRY(tr_comm_broadcast(trainer->comm, told, sizeof *told, (int32_t)(worst - 1), NULL, error));
+  tr_error_context(told, told->status, "checkpoint of step %llu", (unsigned long long)trainer->save_meta.step);
+  return TR_OK;
 }
 
-tr_status tr_trainer_save_begin(tr_trainer *trainer, tr_error *error) {
-  if (trainer->last_checkpoint == (int64_t)trainer->step) return TR_OK;
-  if (trainer->save != NULL) TR_TRY(tr_trainer_save_finish(trainer, true, error));
-  tr_session_phase(trainer->session, TR_PHASE_CHECKPOINT, TR_CAUSE_CHECKPOINT);
-  const uint64_t begun = trainer->session->ledger.last_ns;
-  TR_TRY(resolve_root(trainer, error));
+static bool may_pass(tr_status status) {
+  switch (status) {
+    case TR_ERR_NO_MEMORY:
+    case TR_ERR_NO_SPACE:
+    case TR_ERR_IO:
+    case TR_ERR_UNAVAILABLE:
+    case TR_ERR_STORE:
+    case TR_ERR_THROTTLED:
+    case TR_ERR_TIMEOUT: return true;
+    default: return false;
+  }
+}
+
+/* All ranks alike: the failure ends the run, or is only said. */
+static tr_status judge(tr_trainer *trainer, const tr_error *told, bool required, tr_error *error) {
+  if (told->status == TR_OK) return TR_OK;
+  if (required || !may_pass(told->status)) {
+    if (error != NULL) *error = *told;
+    return told->status;
+  }
+  if (trainer->rank != 0) return TR_OK;
+  tr_log_error(trainer->session->log, "training goes on, the next checkpoint is tried", told);
+  tr_writer members;
+  tr_writer_init(&members, trainer->allocator);
+  tr_write_text(&members, "\"step\": %llu, \"message\": ", (unsigned long long)trainer->save_meta.step);
+  tr_write_json_string(&members, told->message);
+  tr_write_u8(&members, 0);
+  if (!members.failed) tr_session_event(trainer->session, "checkpoint-failed", "%s", (const char *)members.data);
+  tr_writer_fini(&members);
+  return TR_OK;
+}
+
+/* The upload may take up to half the time between two checkpoints, so that the cores lose little to it: a byte costs about
+ * 0.6 ns of one (checksum, copies of a socket), and 1.5 % of the cores may be lost. */
+static uint64_t spread_ns(const tr_trainer *trainer, uint64_t bytes) {
+  const uint64_t since_ns = trainer->session->ledger.last_ns - trainer->save_begun_ns;
+  const double node_bytes = (double)bytes * trainer->session->comm_info.local_size;
+  const double wanted_ns = node_bytes * 0.6 / (0.015 * tr_world_cpus());
+  return wanted_ns < (double)since_ns / 2 ? (uint64_t)wanted_ns : since_ns / 2;
+}
+
+static uint64_t bytes_of(const tr_piece_list *list) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < list->count; i++) bytes += list->items[i].count * sizeof(float);
+  return bytes;
+}
+
+static void describe(tr_trainer *trainer) {
   const char *best = best_rule(trainer);
   const char *metric = best != NULL ? strchr(best, ' ') : NULL;
   describe_state(trainer);
@@ -132,7 +167,6 @@ tr_status tr_trainer_save_begin(tr_trainer *trainer, tr_error *error) {
       .batch = trainer->cursor.batch,
       .samples = trainer->samples,
       .order_crc32c = trainer->order_crc32c,
-      .params_crc32c = tr_params_crc32c(trainer->params),
       .world_size = trainer->size,
       .run_id = trainer->session->facts.run_id,
       .fingerprint = (const char *)trainer->fingerprint.data,
@@ -141,203 +175,129 @@ tr_status tr_trainer_save_begin(tr_trainer *trainer, tr_error *error) {
       .parent = trainer->last_checkpoint,
       .metric = metric != NULL && trainer->evaluated ? tr_trainer_metric(trainer, metric + 1) : NAN,
   };
-  piece_list list;
-  tr_error own_error = {.status = TR_OK};
-  tr_status status = collect(trainer, (uint64_t)trainer->rank, (uint64_t)trainer->size, &list, &own_error);
+}
+
+static tr_status begin_own(tr_trainer *trainer, tr_error *error) {
+  tr_piece_list list;
+  tr_status status = tr_trainer_collect(trainer, (uint64_t)trainer->rank, (uint64_t)trainer->size, true, &list, error);
   if (status == TR_OK) {
-    const tr_ckpt_save_options options = save_options(trainer, trainer->step);
-    status = tr_ckpt_save_begin(&options, list.items, list.count, &trainer->save, &own_error);
+    tr_ckpt_save_options options = tr_trainer_save_options(trainer, trainer->step);
+    options.spread_ns = spread_ns(trainer, bytes_of(&list));
+    status = tr_ckpt_save_begin(&options, list.items, list.count, &trainer->save, error);
   }
-  free_pieces(trainer, &list);
-  status = share_status(trainer, status, &own_error, error);
-  tr_session_phase(trainer->session, TR_PHASE_UPDATE, TR_CAUSE_OTHER);
-  tr_trace_span(trainer->session->trace, TR_LANE_CHECKPOINT, "snapshot", begun, trainer->session->ledger.last_ns);
+  tr_trainer_free_pieces(trainer, &list);
+  trainer->save_begun_ns = trainer->session->ledger.last_ns;
+  trainer->save_blocked_ns = 0;
   return status;
+}
+
+static void drop_save(tr_trainer *trainer) {
+  tr_trainer_commit_fini(trainer);
+  tr_ckpt_save_destroy(trainer->save);
+  trainer->save = NULL;
+}
+
+tr_status tr_trainer_save_prepare(tr_trainer *trainer, tr_error *error) {
+  tr_session *session = trainer->session;
+  TR_TRY(tr_stores_resolve(session->stores, session->facts.checkpoint_url, &trainer->ckpt_store, trainer->ckpt_prefix,
+                           error));
+  trainer->save_begun_ns = session->ledger.last_ns;
+  const tr_every *every = &trainer->checkpoint_every;
+  const bool often = every->epochs > 0 || every->steps > 0 || every->samples > 0 || every->tokens > 0 ||
+                     every->time_ns > 0;
+  tr_piece_list list;
+  tr_status status = tr_trainer_collect(trainer, (uint64_t)trainer->rank, (uint64_t)trainer->size, true, &list, error);
+  if (status == TR_OK) {
+    const size_t bytes = (size_t)bytes_of(&list) + 4096 + list.count * 1024; /* a header too */
+    status = tr_ckpt_saver_create(trainer->allocator, often ? bytes : 0, &trainer->saver, error);
+  }
+  tr_trainer_free_pieces(trainer, &list);
+  TR_TRY(status);
+  void *self = NULL;
+  const tr_store_ops *ops = tr_store_vtable(trainer->ckpt_store, &self);
+  if (trainer->rank != 0 || session->facts.attempt <= 1 || ops->upload_sweep == NULL) return TR_OK;
+  /* What an attempt before this one left half written costs room, nothing else. */
+  tr_error swept;
+  if (ops->upload_sweep(self, trainer->ckpt_prefix, &swept) != TR_OK) {
+    tr_log_error(session->log, "removing unfinished uploads", &swept);
+  }
+  return TR_OK;
+}
+
+tr_status tr_trainer_save_begin(tr_trainer *trainer, bool required, tr_error *error) {
+  if (trainer->last_checkpoint == (int64_t)trainer->step) return TR_OK;
+  TR_TRY(tr_trainer_save_finish(trainer, true, false, error));
+  tr_session_phase(trainer->session, TR_PHASE_CHECKPOINT, TR_CAUSE_CHECKPOINT);
+  const uint64_t begun = trainer->session->ledger.last_ns;
+  tr_error own = {.status = TR_OK}, told;
+  describe(trainer);
+  own.status = begin_own(trainer, &own);
+  TR_TRY(share(trainer, own.status, &own, &told, error));
+  if (told.status != TR_OK) drop_save(trainer);
+  const tr_status status = judge(trainer, &told, required, error);
+  tr_session_phase(trainer->session, TR_PHASE_UPDATE, TR_CAUSE_OTHER);
+  tr_trace_span(trainer->session->trace, TR_LANE_CHECKPOINT, "begin", begun, trainer->session->ledger.last_ns);
+  return status;
+}
+
+void tr_trainer_save_charge(tr_trainer *trainer) {
+  if (trainer->save == NULL) return;
+  const uint64_t all_ns = tr_ckpt_save_blocked_ns(trainer->save);
+  const uint64_t blocked_ns = (all_ns - trainer->save_blocked_ns) / tr_pool_threads(trainer->session->pool);
+  trainer->save_blocked_ns = all_ns;
+  tr_ledger_move(&trainer->session->ledger, TR_CAUSE_OPTIMIZER, TR_CAUSE_CHECKPOINT, blocked_ns);
 }
 
 tr_save_state tr_trainer_save_state(tr_trainer *trainer) {
   bool done = false;
   if (trainer->save == NULL) return TR_SAVE_NONE;
+  if (trainer->commit.begun) return tr_trainer_commit_state(trainer);
   const tr_status status = tr_ckpt_save_poll(trainer->save, &done, NULL);
   if (!done) return TR_SAVE_RUNNING;
   return status == TR_OK ? TR_SAVE_DURABLE : TR_SAVE_FAILED;
 }
 
-/* All ranks' texts on every rank: lengths, then the longest length of each. texts[r] points into *memory. */
-static tr_status gather_texts(tr_trainer *trainer, const char *own, size_t own_bytes, const char **texts, char **memory,
-                              tr_error *error) {
-  int64_t longest = (int64_t)own_bytes + 1;
-  TR_TRY(tr_comm_all_reduce(trainer->comm, &longest, 1, TR_I64, TR_MAX, NULL, error));
-  const size_t each = (size_t)longest;
-  char *all = tr_calloc(trainer->allocator, (size_t)trainer->size + 1, each);
-  if (all == NULL) return tr_fail_memory(error, "the records of a checkpoint", ((size_t)trainer->size + 1) * each);
-  char *mine = all + (size_t)trainer->size * each;
-  memcpy(mine, own, own_bytes);
-  const tr_status status = tr_comm_all_gather(trainer->comm, mine, each, all, NULL, error);
-  if (status != TR_OK) {
-    tr_free(trainer->allocator, all);
-    return status;
+tr_status tr_trainer_save_commit(tr_trainer *trainer, tr_error *error) {
+  tr_session_phase(trainer->session, TR_PHASE_CHECKPOINT, TR_CAUSE_CHECKPOINT);
+  const tr_status status = tr_trainer_commit_begin(trainer, error);
+  tr_session_phase(trainer->session, TR_PHASE_UPDATE, TR_CAUSE_OTHER);
+  return status;
+}
+
+/* To the end of the upload, and of the commit. A communicator's failure is returned, another's told. */
+static tr_status finish(tr_trainer *trainer, bool wait, tr_error *told, tr_error *error) {
+  tr_error own = {.status = TR_OK};
+  bool done = true;
+  if (!trainer->commit.begun) {
+    own.status = wait ? tr_ckpt_save_wait(trainer->save, &own) : tr_ckpt_save_poll(trainer->save, &done, &own);
+    TR_TRY(share(trainer, own.status, &own, told, error));
+    if (told->status != TR_OK) return TR_OK;
+    TR_TRY(tr_trainer_commit_begin(trainer, error));
   }
-  for (int32_t r = 0; r < trainer->size; r++) texts[r] = all + (size_t)r * each;
-  *memory = all;
+  own.status = tr_trainer_commit_wait(trainer, &own);
+  TR_TRY(share(trainer, own.status, &own, told, error));
+  if (told->status != TR_OK) return TR_OK;
+  trainer->last_checkpoint = (int64_t)trainer->save_meta.step;
+  if (trainer->rank == 0) {
+    tr_session_event(trainer->session, "checkpoint", "\"step\": %llu", (unsigned long long)trainer->save_meta.step);
+  }
   return TR_OK;
 }
 
-void tr_trainer_retain(tr_trainer *trainer) {
-  tr_error kept = {.status = TR_OK};
-  if (trainer->rank != 0) return;
-  if (resolve_root(trainer, &kept) != TR_OK) {
-    tr_log_error(trainer->session->log, "removing old checkpoints", &kept);
-    return;
-  }
-  const char *best = best_rule(trainer);
-  const tr_retain_options retain = {
-      .struct_bytes = sizeof retain,
-      .last = (uint64_t)tr_config_integer(trainer->session->config, "checkpoint.keep.last"),
-      .best = best == NULL                   ? TR_BEST_NONE
-              : strncmp(best, "max", 3) == 0 ? TR_BEST_MAX
-                                             : TR_BEST_MIN,
-  };
-  /* What could not be removed costs room, not the checkpoint. */
-  if (tr_ckpt_retain(trainer->allocator, trainer->ckpt_store, trainer->ckpt_prefix, &retain, UINT64_MAX, &kept) !=
-      TR_OK) {
-    tr_log_error(trainer->session->log, "removing old checkpoints", &kept);
-  }
-}
-
-static tr_status commit_on_zero(tr_trainer *trainer, const char *const *records, tr_error *error) {
-  if (trainer->rank != 0) return TR_OK;
-  const tr_ckpt_save_options options = save_options(trainer, trainer->save_meta.step);
-  /* A checkpoint promises that the records up to its step are written. */
-  tr_session_drain(trainer->session);
-  TR_TRY(tr_ckpt_commit(&options, &trainer->save_meta, records, (size_t)trainer->size, error));
-  tr_trainer_retain(trainer);
-  tr_session_event(trainer->session, "checkpoint", "\"step\": %llu", (unsigned long long)trainer->save_meta.step);
-  return TR_OK;
-}
-
-tr_status tr_trainer_save_finish(tr_trainer *trainer, bool wait, tr_error *error) {
+tr_status tr_trainer_save_finish(tr_trainer *trainer, bool wait, bool required, tr_error *error) {
   if (trainer->save == NULL) return TR_OK;
   tr_session_phase(trainer->session, TR_PHASE_CHECKPOINT, TR_CAUSE_CHECKPOINT);
   const uint64_t begun = trainer->session->ledger.last_ns;
-  tr_error own_error = {.status = TR_OK};
-  bool done = true;
-  const tr_status own = wait ? tr_ckpt_save_wait(trainer->save, &own_error)
-                             : tr_ckpt_save_poll(trainer->save, &done, &own_error);
-  const char **texts = NULL;
-  char *memory = NULL;
-  tr_status status = share_status(trainer, own, &own_error, error);
-  if (status != TR_OK) goto done;
-  texts = tr_calloc(trainer->allocator, (size_t)trainer->size, sizeof *texts);
-  own_error.status = texts == NULL ? tr_fail_memory(&own_error, "a checkpoint", 64) : TR_OK;
-  status = share_status(trainer, own_error.status, &own_error, error);
-  if (status != TR_OK) goto done;
-  size_t bytes = 0;
-  const char *record = tr_ckpt_save_record(trainer->save, &bytes);
-  status = gather_texts(trainer, record, bytes, texts, &memory, error);
-  if (status != TR_OK) goto done;
-  const tr_status committed = commit_on_zero(trainer, texts, &own_error);
-  status = share_status(trainer, committed, &own_error, error);
-  if (status == TR_OK) trainer->last_checkpoint = (int64_t)trainer->save_meta.step;
-done:
-  tr_free(trainer->allocator, memory);
-  tr_free(trainer->allocator, texts);
-  tr_ckpt_save_destroy(trainer->save);
-  trainer->save = NULL;
+  tr_error told = {.status = TR_OK};
+  tr_status status = finish(trainer, wait, &told, error);
+  drop_save(trainer);
+  if (status == TR_OK) status = judge(trainer, &told, required, error);
   tr_session_phase(trainer->session, TR_PHASE_UPDATE, TR_CAUSE_OTHER);
-  tr_trace_span(trainer->session->trace, TR_LANE_CHECKPOINT, "commit", begun, trainer->session->ledger.last_ns);
+  tr_trace_span(trainer->session->trace, TR_LANE_CHECKPOINT, "finish", begun, trainer->session->ledger.last_ns);
   return status;
 }
 
-/* ---- Loading ---- */
-
-static tr_status open_ckpt(tr_trainer *trainer, const char *url, tr_ckpt **out, tr_error *error) {
-  tr_store *store = NULL;
-  char folder[TR_KEY_BYTES];
-  TR_TRY(tr_stores_resolve(trainer->session->stores, url, &store, folder, error));
-  return tr_ckpt_open(trainer->allocator, store, folder, out, error);
-}
-
-static void restore_counts(tr_trainer *trainer, const tr_ckpt_meta *meta) {
-  trainer->step = meta->step;
-  trainer->samples = meta->samples;
-  trainer->order_crc32c = meta->order_crc32c;
-  trainer->cursor = (tr_cursor){meta->epoch, meta->batch};
-  trainer->last_checkpoint = (int64_t)meta->step;
-  json_t *state = meta->state != NULL ? json_loads(meta->state, 0, NULL) : NULL;
-  const json_t *best = json_object_get(state, "best_metric");
-  const json_t *loss = json_object_get(state, "loss");
-  if (json_is_number(best)) trainer->best_metric = json_number_value(best);
-  if (json_is_number(loss)) trainer->last_loss = json_number_value(loss);
-  trainer->bad_evaluations = (uint64_t)json_integer_value(json_object_get(state, "bad_evaluations"));
-  trainer->evaluation_owed = json_is_true(json_object_get(state, "evaluation_owed"));
-  json_decref(state);
-}
-
-static tr_status check_restored(const tr_trainer *trainer, const tr_ckpt_meta *meta, const char *url, tr_error *error) {
-  const uint32_t found = tr_params_crc32c(trainer->params);
-  if (found == meta->params_crc32c) return TR_OK;
-  return tr_fail(error, TR_ERR_CORRUPT, "checkpoint '%s': parameters have CRC32C %08x, the manifest says %08x", url,
-                 found, meta->params_crc32c);
-}
-
-tr_status tr_trainer_restore(tr_trainer *trainer, tr_error *error) {
-  const char *url = trainer->session->facts.resume_url;
-  if (url[0] == '\0') return TR_OK;
-  tr_session_phase(trainer->session, TR_PHASE_LOADING, TR_CAUSE_RECOVERY);
-  tr_ckpt *ckpt = NULL;
-  piece_list list = {0};
-  TR_TRY(open_ckpt(trainer, url, &ckpt, error));
-  const tr_ckpt_meta *meta = tr_ckpt_describe(ckpt);
-  tr_status status = TR_OK;
-  if (trainer->dataset != NULL && meta->data_lock != NULL) {
-    status = tr_dataset_check_lock(trainer->dataset, meta->data_lock, strlen(meta->data_lock), error);
-  }
-  if (status == TR_OK) status = collect(trainer, 0, 1, &list, error);
-  if (status == TR_OK) {
-    const tr_ckpt_exchange exchange = tr_session_ckpt_exchange(trainer->session);
-    status = tr_ckpt_read(ckpt, list.items, list.count, &exchange, error);
-  }
-  free_pieces(trainer, &list);
-  if (status == TR_OK) status = check_restored(trainer, meta, url, error);
-  if (status == TR_OK) {
-    tr_params_touch(trainer->params);
-    restore_counts(trainer, meta);
-    /* Another run's checkpoint is a starting point, not one of ours. */
-    const size_t own = strlen(trainer->session->facts.checkpoint_url);
-    if (strncmp(url, trainer->session->facts.checkpoint_url, own) != 0) trainer->last_checkpoint = -1;
-    if (trainer->rank == 0) {
-      tr_logf(trainer->session->log, TR_LOG_INFO, "resumed from step %llu (%s)", (unsigned long long)meta->step, url);
-      tr_session_event(trainer->session, "resume", "\"step\": %llu", (unsigned long long)meta->step);
-    }
-  } else if (status != TR_ERR_ABORTED) {
-    status = tr_error_context(error, status, "resuming");
-  }
-  tr_ckpt_close(ckpt);
-  tr_session_phase(trainer->session, TR_PHASE_STARTING, TR_CAUSE_STARTUP);
-  return status;
-}
-
-tr_status tr_trainer_load_init(tr_trainer *trainer, const char *url, tr_error *error) {
-  tr_session_phase(trainer->session, TR_PHASE_LOADING, TR_CAUSE_RECOVERY);
-  char found[TR_KEY_BYTES];
-  TR_TRY(tr_run_find_checkpoint(trainer->allocator, trainer->session->stores, trainer->session->config, url, found,
-                                error));
-  tr_ckpt *ckpt = NULL;
-  TR_TRY(open_ckpt(trainer, found, &ckpt, error));
-  piece_list list = {0};
-  tr_status status = tr_arena_create(trainer->allocator, 8192, &list.names, error);
-  if (status == TR_OK) {
-    status = add_pieces(trainer, "", tr_params_values(trainer->params), false, 0, tr_params_count(trainer->params),
-                        &list, error);
-  }
-  if (status == TR_OK) {
-    const tr_ckpt_exchange exchange = tr_session_ckpt_exchange(trainer->session);
-    status = tr_ckpt_read(ckpt, list.items, list.count, &exchange, error);
-  }
-  free_pieces(trainer, &list);
-  tr_ckpt_close(ckpt);
-  tr_params_touch(trainer->params);
-  tr_session_phase(trainer->session, TR_PHASE_STARTING, TR_CAUSE_STARTUP);
-  return status == TR_OK ? TR_OK : tr_error_context(error, status, "model.init");
+void tr_trainer_save_fini(tr_trainer *trainer) {
+  drop_save(trainer);
+  tr_ckpt_saver_destroy(trainer->saver);
 }

@@ -123,6 +123,17 @@ static tr_status open_data(tr_trainer *trainer, tr_error *error) {
 
 /* ---- Model ---- */
 
+static tr_status check_names(const tr_params *params, tr_error *error) {
+  for (int32_t i = 0; i < tr_params_size(params); i++) {
+    const char *name = tr_params_info(params, i).name;
+    if (strncmp(name, TR_OPTIMIZER_PREFIX, strlen(TR_OPTIMIZER_PREFIX)) == 0) {
+      return tr_fail(error, TR_ERR_INVALID,
+                     "parameter '%s': names that begin with '" TR_OPTIMIZER_PREFIX "' are the optimizer's", name);
+    }
+  }
+  return TR_OK;
+}
+
 static tr_status build_model(tr_trainer *trainer, tr_error *error) {
   const bool profile = trainer->session->facts.profile;
   TR_TRY(tr_params_create(trainer->allocator, &trainer->params, error));
@@ -133,6 +144,7 @@ static tr_status build_model(tr_trainer *trainer, tr_error *error) {
     tr_eval_set *set = &trainer->eval_sets[i];
     TR_TRY(build_graph(trainer, false, set->fields, set->field_count, &set->graph, error));
   }
+  TR_TRY(check_names(trainer->params, error));
   TR_TRY(tr_params_seal(trainer->params, trainer->session->device, error));
   if (trainer->graph != NULL) {
     TR_TRY(compile_graph(trainer, trainer->graph, profile, error));
@@ -281,7 +293,7 @@ tr_status tr_trainer_setup(tr_trainer *trainer, tr_error *error) {
 }
 
 void tr_trainer_fini(tr_trainer *trainer) {
-  tr_ckpt_save_destroy(trainer->save);
+  tr_trainer_save_fini(trainer);
   tr_loader_close(trainer->loader);
   tr_dataset_close(trainer->dataset);
   for (size_t i = 0; i < TR_EVAL_SETS_MAX; i++) {

@@ -76,7 +76,7 @@ tr_status tr_trainer_vote(tr_trainer *trainer, tr_decision *decision, tr_error *
   memset(decision, 0, sizeof *decision);
   trainer->batch_crc32c = 0;
   trainer->batch_crc_bytes = 0;
-  bool all_durable = true, running = false;
+  bool all_durable = true;
   for (int32_t r = 0; r < trainer->size; r++) {
     const tr_ballot *ballot = ballot_of(trainer, r);
     if (ballot->failed != TR_OK) return share_failure(trainer, r, error);
@@ -85,10 +85,10 @@ tr_status tr_trainer_vote(tr_trainer *trainer, tr_decision *decision, tr_error *
     trainer->batch_crc_bytes += ballot->ids_bytes;
     if (decision->stop == TR_STOP_NONE) decision->stop = (tr_stop_reason)ballot->stop;
     if (ballot->save == TR_SAVE_FAILED) decision->save_failed = true;
-    if (ballot->save == TR_SAVE_RUNNING) all_durable = false;
-    if (ballot->save != TR_SAVE_NONE) running = true;
+    if (ballot->save != TR_SAVE_DURABLE) all_durable = false;
   }
-  decision->save_finished = running && all_durable && !decision->save_failed;
+  decision->save_durable = all_durable;
+  decision->save_committed = ballot_of(trainer, 0)->save == TR_SAVE_COMMITTED;
   trainer->elapsed_before_ns = trainer->elapsed_ns;
   trainer->elapsed_ns = ballot_of(trainer, 0)->elapsed_ns;
   /* The first step warms caches up and waits for the first bytes: it is charged, and blamed on nobody. */

@@ -17,6 +17,7 @@ typedef struct small_job {
   ts_faults faults;  /* of the checkpoint store */
   tr_store *kept;    /* where checkpoints go, under the faults; NULL: a new memory store, gone at the end */
   const char *extra; /* lines added to the job file */
+  const char *every; /* checkpoint; NULL: 3 steps */
   tr_sample_map map;
   void *map_self;
   tr_train_result result;
@@ -50,7 +51,7 @@ static tr_status small_open_store(void *self, const char *url, tr_store **store,
 }
 
 /* The folder of the job, made once a process; it becomes the working directory. */
-static inline void small_prepare(const char *extra) {
+static inline void small_prepare(const char *extra, const char *every) {
   static const char *folder;
   if (folder == NULL) {
     folder = ts_folder();
@@ -65,9 +66,9 @@ static inline void small_prepare(const char *extra) {
           "name = \"small\"\nprogram = \"small\"\nseed = 3\n"
           "[data]\ntrain = \"table.csv\"\nvalid = \"table.csv\"\nformat = \"csv\"\nfields = { x = \"a,b\", y = "
           "\"y:f32\" }\n"
-          "batch-size = 8\n[train]\nepochs = 2\n[checkpoint]\nurl = \"fault://ckpt\"\nevery = \"3 steps\"\n"
+          "batch-size = 8\n[train]\nepochs = 2\n[checkpoint]\nurl = \"fault://ckpt\"\nevery = \"%s\"\n"
           "[metrics]\nlog-every = \"1 step\"\n%s",
-          extra != NULL ? extra : "");
+          every != NULL ? every : "3 steps", extra != NULL ? extra : "");
   fclose(job);
 }
 
@@ -80,7 +81,7 @@ static inline tr_status small_run(small_job *job) {
   const tr_trainer_options trainer = {
       .struct_bytes = sizeof trainer, .build = small_build, .map = job->map, .map_self = job->map_self};
   tr_session *session = NULL;
-  small_prepare(job->extra);
+  small_prepare(job->extra, job->every);
   memset(&job->error, 0, sizeof job->error);
   tr_status status = tr_session_open(2, argv, &options, &session, &job->error);
   if (status == TR_OK) {

@@ -87,6 +87,98 @@ Test(job, every_request_of_the_store_failing_in_turn_is_a_clean_error_that_a_res
   cr_expect_gt(failures, 4);
 }
 
+/* The CRC of the parameters in a checkpoint, from its bytes. */
+static uint32_t crc_of(tr_ckpt *ckpt) {
+  const tr_ckpt_tensor *tensors = NULL;
+  const size_t count = tr_ckpt_tensors(ckpt, &tensors);
+  uint32_t crc = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (strncmp(tensors[i].name, "optimizer.", 10) == 0) continue;
+    tr_piece piece = {.name = tensors[i].name, .dtype = tensors[i].dtype, .ndim = tensors[i].ndim, .count = 1};
+    for (uint32_t d = 0; d < piece.ndim; d++) piece.count *= (uint64_t)tensors[i].shape[d];
+    memcpy(piece.shape, tensors[i].shape, sizeof piece.shape);
+    piece.data = calloc(piece.count, sizeof(float));
+    cr_assert_eq(tr_ckpt_read(ckpt, &piece, 1, NULL, NULL), TR_OK);
+    crc = tr_crc32c(crc, piece.data, piece.count * sizeof(float));
+    free(piece.data);
+  }
+  return crc;
+}
+
+typedef struct kept_list {
+  char folders[32][128];
+  size_t count;
+} kept_list;
+
+static tr_status note_manifest(void *self, const tr_list_entry *entry, tr_error *error) {
+  kept_list *kept = self;
+  const char *end = strstr(entry->key, "/manifest.json");
+  if (end == NULL || kept->count == 32) return TR_OK;
+  snprintf(kept->folders[kept->count++], 128, "%.*s", (int)(end - entry->key), entry->key);
+  (void)error;
+  return TR_OK;
+}
+
+Test(job, saved_at_every_step_has_the_right_checksum_in_each_manifest_and_the_same_bits) {
+  const small_job whole = undisturbed();
+  const tr_store_memory_options memory = {.struct_bytes = sizeof memory};
+  small_job job = {.extra = "[checkpoint.keep]\nlast = 100\n", .every = "1 step"};
+  kept_list kept = {.count = 0};
+  cr_assert_eq(tr_store_memory_open(&memory, &job.kept, NULL), TR_OK);
+  cr_assert_eq(small_run(&job), TR_OK, "%s", job.error.message);
+  cr_expect_eq(job.result.params_crc32c, whole.result.params_crc32c);
+  cr_assert_eq(tr_store_walk(job.kept, "", note_manifest, &kept, NULL), TR_OK);
+  cr_expect_eq(kept.count, 10);
+  for (size_t i = 0; i < kept.count; i++) {
+    tr_ckpt *ckpt = NULL;
+    cr_assert_eq(tr_ckpt_open(NULL, job.kept, kept.folders[i], &ckpt, NULL), TR_OK);
+    const tr_ckpt_meta *meta = tr_ckpt_describe(ckpt);
+    cr_expect_eq(meta->params_crc32c, crc_of(ckpt), "%s", kept.folders[i]);
+    if (meta->step == 10) cr_expect_eq(meta->params_crc32c, whole.result.params_crc32c);
+    tr_ckpt_close(ckpt);
+  }
+  tr_store_destroy(job.kept);
+}
+
+Test(job, goes_on_without_a_checkpoint_that_could_not_be_written_and_tries_the_next) {
+  const small_job whole = undisturbed();
+  /* The first put is the claim of the epoch, the second the first checkpoint's shard. */
+  const tr_status passing[] = {TR_ERR_NO_SPACE, TR_ERR_IO, TR_ERR_STORE, TR_ERR_THROTTLED};
+  for (size_t i = 0; i < sizeof passing / sizeof *passing; i++) {
+    small_job job = {.faults = {.fail_put = 2, .status = passing[i]}};
+    cr_expect_eq(small_run(&job), TR_OK, "%s", job.error.message);
+    cr_expect_eq(job.result.params_crc32c, whole.result.params_crc32c);
+    cr_expect_geq(job.faults.puts, 5);
+  }
+}
+
+Test(job, fails_when_its_last_checkpoint_cannot_be_written) {
+  small_job job = {.faults = {.fail_put = 2, .forever = true, .status = TR_ERR_NO_SPACE}};
+  cr_expect_eq(small_run(&job), TR_ERR_NO_SPACE);
+  cr_expect_not_null(strstr(job.error.message, "checkpoint of step 10"), "%s", job.error.message);
+  cr_expect_neq(job.exit_code, 0);
+}
+
+Test(job, fails_at_once_when_a_checkpoint_can_never_be_written) {
+  small_job job = {.faults = {.fail_put = 2, .status = TR_ERR_DENIED}};
+  cr_expect_eq(small_run(&job), TR_ERR_DENIED);
+  cr_expect_not_null(strstr(job.error.message, "checkpoint of step 3"), "%s", job.error.message);
+}
+
+Test(job, sweeps_unfinished_uploads_when_it_is_tried_again) {
+  const tr_store_memory_options memory = {.struct_bytes = sizeof memory};
+  small_job job = {.map = fail_late};
+  killer k = {50};
+  job.map_self = &k;
+  cr_assert_eq(tr_store_memory_open(&memory, &job.kept, NULL), TR_OK);
+  cr_expect_eq(small_run(&job), TR_ERR_CORRUPT);
+  cr_expect_eq(job.faults.sweeps, 0);
+  job.map = NULL;
+  cr_expect_eq(small_run(&job), TR_OK, "%s", job.error.message);
+  cr_expect_eq(job.faults.sweeps, 1);
+  tr_store_destroy(job.kept);
+}
+
 Test(job, every_allocation_failing_in_turn_is_a_clean_error_without_a_leak, .timeout = 600) {
   tr_counting_allocator counting;
   tr_counting_allocator_init(&counting);
