@@ -110,7 +110,7 @@ static bool is_done(s3_store *store) {
 
 static void *thread_main(void *argument) {
   s3_store *store = argument;
-  while (!is_done(store)) {
+  for (;;) {
     int running = 0;
     schedule(store);
     store->lib.multi_perform(store->multi, &running);
@@ -119,6 +119,7 @@ static void *thread_main(void *argument) {
     s3_credentials_poll(store, now);
     const uint64_t next = look_at_slots(store, now);
     schedule(store);
+    if (is_done(store)) return NULL;
     int wait_ms = IDLE_POLL_MS;
     if (next <= now) {
       wait_ms = 0;
@@ -127,7 +128,6 @@ static void *thread_main(void *argument) {
     }
     store->lib.multi_poll(store->multi, NULL, 0, wait_ms, NULL);
   }
-  return NULL;
 }
 
 /* With the lock held. Signals are for the program's own threads: this one, and those that libcurl starts, block them. */

@@ -55,7 +55,9 @@ static tr_status ask_for_more(s3_store *store, page_in_making *making, bool *tru
   s3_ask ask = {.limit_bytes = LIST_ANSWER_BYTES};
   char before[TR_KEY_BYTES];
   memcpy(before, making->last, sizeof before);
-  write_query(&ask, making->prefix, making->last, making->max_keys - making->page.count);
+  /* Asked for one key below a prefix that is a key itself, MinIO says that there are no others. */
+  const size_t wanted = making->max_keys - making->page.count;
+  write_query(&ask, making->prefix, making->last, wanted > 1 ? wanted : 2);
   tr_status status = s3_ask_run(store, &ask, error);
   if (status == TR_OK) status = s3_answer_objects(ask.answer, ask.answer_bytes, add_object, making, truncated, error);
   s3_ask_fini(store, &ask);

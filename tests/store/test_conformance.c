@@ -5,10 +5,12 @@
 #include <string.h>
 #include <trainrun/store.h>
 
+#include "support/s3_server.h"
 #include "support/support.h"
 
 typedef struct backend {
   const char *name;
+  int server; /* the ts_s3_kind it needs; -1: none */
   tr_status (*open)(const tr_allocator *allocator, const char *folder, tr_store **out, tr_error *error);
 } backend;
 
@@ -23,21 +25,48 @@ static tr_status open_memory(const tr_allocator *allocator, const char *folder, 
   return tr_store_memory_open(&options, out, error);
 }
 
-static const backend backends[] = {{"file", open_file}, {"memory", open_memory}};
-enum { BACKENDS = sizeof backends / sizeof *backends };
+static tr_status open_minio(const tr_allocator *allocator, const char *folder, tr_store **out, tr_error *error) {
+  (void)folder;
+  const tr_store_s3_options options = ts_s3_options(TS_MINIO, allocator);
+  return tr_store_s3_open(&options, out, error);
+}
 
-/* Test(conformance, NAME) runs the body that follows with an empty store of each kind. */
+static tr_status open_versitygw(const tr_allocator *allocator, const char *folder, tr_store **out, tr_error *error) {
+  (void)folder;
+  const tr_store_s3_options options = ts_s3_options(TS_VERSITYGW, allocator);
+  return tr_store_s3_open(&options, out, error);
+}
+
+enum { A_FILE, A_MEMORY, A_MINIO, A_VERSITYGW };
+
+static const backend backends[] = {[A_FILE] = {"file", -1, open_file},
+                                   [A_MEMORY] = {"memory", -1, open_memory},
+                                   [A_MINIO] = {"minio", TS_MINIO, open_minio},
+                                   [A_VERSITYGW] = {"versitygw", TS_VERSITYGW, open_versitygw}};
+
+static void skip_without_server(const backend *of) {
+  if (of->server >= 0 && ts_s3_missing((ts_s3_kind)of->server) != NULL) {
+    cr_skip_test("%s", ts_s3_missing((ts_s3_kind)of->server));
+  }
+}
+
+static void conforms(int number, void (*body)(tr_store *store, const char *backend_name)) {
+  const backend *of = &backends[number];
+  tr_store *store = NULL;
+  tr_error error;
+  skip_without_server(of);
+  cr_assert_eq(of->open(NULL, ts_folder(), &store, &error), TR_OK, "%s", error.message);
+  body(store, of->name);
+  tr_store_destroy(store);
+}
+
+/* A test of each kind of store, which runs the body that follows with an empty one. */
 #define CONFORMS(NAME)                                                                                                 \
   static void NAME(tr_store *store, const char *backend_name);                                                         \
-  Test(conformance, NAME) {                                                                                            \
-    for (size_t i = 0; i < BACKENDS; i++) {                                                                            \
-      tr_store *store = NULL;                                                                                          \
-      tr_error error;                                                                                                  \
-      cr_assert_eq(backends[i].open(NULL, ts_folder(), &store, &error), TR_OK, "%s", error.message);                   \
-      NAME(store, backends[i].name);                                                                                   \
-      tr_store_destroy(store);                                                                                         \
-    }                                                                                                                  \
-  }                                                                                                                    \
+  Test(file, NAME) { conforms(A_FILE, NAME); }                                                                         \
+  Test(memory, NAME) { conforms(A_MEMORY, NAME); }                                                                     \
+  Test(minio, NAME) { conforms(A_MINIO, NAME); }                                                                       \
+  Test(versitygw, NAME) { conforms(A_VERSITYGW, NAME); }                                                               \
   static void NAME(tr_store *store, const char *backend_name)
 
 static void put_text(tr_store *store, const char *key, const char *text) {
@@ -201,9 +230,9 @@ static const char *const listed[] = {"a",       "a-b/x", "a.b",     "a/b",      
                                      "c~/last", "z/y/x", "z/y/x.y", "z/y/xx/yy", "\xc3\xa9/t"};
 enum { LISTED = sizeof listed / sizeof *listed };
 
-/* In a file system "a" and "a/b" cannot both be objects, nor "a/b" and "a/b/c". */
+/* In a file system "a" and "a/b" cannot both be objects, nor "a/b" and "a/b/c"; both servers keep objects in one. */
 static bool usable(const char *backend_name, const char *key) {
-  return strcmp(backend_name, "file") != 0 ||
+  return strcmp(backend_name, "memory") == 0 ||
          (strcmp(key, "a") != 0 && strcmp(key, "a/b") != 0 && strcmp(key, "z/y/x") != 0);
 }
 
@@ -219,7 +248,7 @@ CONFORMS(lists_sorted_bytewise_by_pages_of_any_size) {
   fill(store, backend_name);
   void *self = NULL;
   const tr_store_ops *ops = tr_store_vtable(store, &self);
-  const char *const prefixes[] = {"", "a", "a/", "a/b", "a/b/", "b/1", "z/y/x", "nothing", "a/nothing/", "\xc3"};
+  const char *const prefixes[] = {"", "a", "a/", "a/b", "a/b/", "b/1", "z/y/x", "nothing", "a/nothing/", "\xc3\xa9"};
   for (size_t p = 0; p < sizeof prefixes / sizeof *prefixes; p++) {
     for (size_t max_keys = 1; max_keys <= 20; max_keys += max_keys < 4 ? 1 : 8) {
       char after[TR_KEY_BYTES] = "";
@@ -293,13 +322,23 @@ static tr_status count_keys(void *self, const tr_list_entry *entry, tr_error *er
   return TR_OK;
 }
 
+/* All at once: a server takes its time for each. */
+static void put_many(tr_store *store, int count) {
+  tr_store_request *requests = calloc((size_t)count, sizeof *requests);
+  char(*keys)[16] = calloc((size_t)count, sizeof *keys);
+  for (int i = 0; i < count; i++) {
+    snprintf(keys[i], sizeof keys[i], "v/%04d", i);
+    requests[i] = (tr_store_request){.struct_bytes = sizeof *requests, .verb = TR_STORE_PUT, .key = keys[i]};
+    cr_assert_eq(tr_store_submit(store, &requests[i], NULL), TR_OK);
+  }
+  for (int i = 0; i < count; i++) cr_assert_eq(tr_store_wait(store, &requests[i], NULL), TR_OK);
+  free(keys);
+  free(requests);
+}
+
 CONFORMS(walks_over_more_keys_than_a_page_and_stops_when_told) {
   if (strcmp(backend_name, "file") == 0 && !ts_long()) return; /* two fsyncs a put */
-  for (int i = 0; i < 2500; i++) {
-    char key[32];
-    snprintf(key, sizeof key, "v/%04d", i);
-    put_text(store, key, "");
-  }
+  put_many(store, 2500);
   int count = 0;
   cr_expect_eq(tr_store_walk(store, "v/", count_keys, &count, NULL), TR_OK);
   cr_expect_eq(count, 2500);
@@ -312,57 +351,90 @@ CONFORMS(walks_over_more_keys_than_a_page_and_stops_when_told) {
   cr_expect_eq(count, 2501);
 }
 
-static void put_part(tr_store *store, void *upload, uint32_t number, uint64_t offset, const char *text) {
+/* Parts as small as the store takes them, at least four bytes; all of one letter. */
+static size_t part_bytes(tr_store *store) {
+  const uint64_t least = tr_store_vtable(store, NULL)->part_bytes_min;
+  return least > 4 ? (size_t)least : 4;
+}
+
+static void put_part(tr_store *store, void *upload, uint32_t number, uint64_t offset, char letter, size_t bytes) {
+  char *data = malloc(bytes);
+  memset(data, letter, bytes);
   tr_store_request request = {.struct_bytes = sizeof request,
                               .verb = TR_STORE_PART,
                               .upload = upload,
                               .part = number,
                               .offset = offset,
-                              .data = text,
-                              .data_bytes = strlen(text)};
+                              .data = data,
+                              .data_bytes = bytes};
   tr_error error;
   cr_assert_eq(tr_store_submit(store, &request, &error), TR_OK, "%s", error.message);
   cr_assert_eq(tr_store_wait(store, &request, &error), TR_OK, "%s", error.message);
+  cr_expect_eq(request.bytes, bytes);
+  free(data);
+}
+
+static bool is_all(const char *data, char letter, size_t bytes) {
+  return data[0] == letter && memcmp(data, data + 1, bytes - 1) == 0;
 }
 
 CONFORMS(joins_parts_in_any_order_and_shows_nothing_before_the_commit) {
   (void)backend_name;
-  void *self = NULL, *upload = NULL;
+  void *self = NULL, *upload = NULL, *data = NULL;
   const tr_store_ops *ops = tr_store_vtable(store, &self);
+  const size_t part = part_bytes(store);
+  size_t bytes = 0;
   tr_object_info info;
   tr_error error;
-  cr_assert_eq(ops->upload_begin(self, "up/big", &upload, NULL), TR_OK);
-  put_part(store, upload, 3, 8, "cc");
-  put_part(store, upload, 1, 0, "XXXX");
-  put_part(store, upload, 2, 4, "bbbb");
-  put_part(store, upload, 1, 0, "aaaa");
+  cr_assert_eq(ops->upload_begin(self, "up/big", &upload, &error), TR_OK, "%s", error.message);
+  put_part(store, upload, 3, 2 * part, 'c', 2);
+  put_part(store, upload, 1, 0, 'X', part);
+  put_part(store, upload, 2, part, 'b', part);
+  put_part(store, upload, 1, 0, 'a', part);
   cr_expect_eq(tr_store_head(store, "up/big", &info, NULL), TR_ERR_NOT_FOUND);
   tr_list_page page;
   cr_assert_eq(ops->list(self, "", NULL, 10, &page, NULL), TR_OK);
   cr_expect_eq(page.count, 0);
   ops->list_free(self, &page);
   cr_assert_eq(ops->upload_commit(self, upload, false, &error), TR_OK, "%s", error.message);
-  expect_text(store, "up/big", "aaaabbbbcc");
+  cr_assert_eq(tr_store_get_all(store, NULL, "up/big", 3 * part, &data, &bytes, &error), TR_OK, "%s", error.message);
+  cr_assert_eq(bytes, 2 * part + 2);
+  cr_expect(is_all(data, 'a', part));
+  cr_expect(is_all((char *)data + part, 'b', part));
+  cr_expect(is_all((char *)data + 2 * part, 'c', 2));
+  tr_free(NULL, data);
+}
+
+CONFORMS(makes_an_empty_object_of_an_upload_without_parts) {
+  (void)backend_name;
+  void *self = NULL, *upload = NULL;
+  const tr_store_ops *ops = tr_store_vtable(store, &self);
+  tr_object_info info = {.bytes = 9};
+  cr_assert_eq(ops->upload_begin(self, "up/empty", &upload, NULL), TR_OK);
+  cr_assert_eq(ops->upload_commit(self, upload, false, NULL), TR_OK);
+  cr_assert_eq(tr_store_head(store, "up/empty", &info, NULL), TR_OK);
+  cr_expect_eq(info.bytes, 0);
 }
 
 CONFORMS(leaves_nothing_of_an_upload_that_is_aborted_or_lost_the_race) {
   (void)backend_name;
   void *self = NULL, *upload = NULL;
   const tr_store_ops *ops = tr_store_vtable(store, &self);
+  const size_t part = part_bytes(store);
   tr_object_info info;
   cr_assert_eq(ops->upload_begin(self, "up/a", &upload, NULL), TR_OK);
-  put_part(store, upload, 1, 0, "data");
+  put_part(store, upload, 1, 0, 'd', 4);
   ops->upload_abort(self, upload);
   ops->upload_abort(self, NULL);
   cr_expect_eq(tr_store_head(store, "up/a", &info, NULL), TR_ERR_NOT_FOUND);
   put_text(store, "up/b", "first");
   cr_assert_eq(ops->upload_begin(self, "up/b", &upload, NULL), TR_OK);
-  put_part(store, upload, 1, 0, "second");
+  put_part(store, upload, 1, 0, 's', 6);
   cr_expect_eq(ops->upload_commit(self, upload, true, NULL), TR_ERR_EXISTS);
   expect_text(store, "up/b", "first");
   cr_assert_eq(ops->upload_begin(self, "up/c", &upload, NULL), TR_OK);
-  put_part(store, upload, 1, 0, "aaaa");
-  put_part(store, upload, 3, 8, "cccc");
+  put_part(store, upload, 1, 0, 'a', part);
+  put_part(store, upload, 3, 2 * part, 'c', 4);
   cr_expect_eq(ops->upload_commit(self, upload, false, NULL), TR_ERR_INVALID, "part 2 is missing");
   cr_expect_eq(tr_store_head(store, "up/c", &info, NULL), TR_ERR_NOT_FOUND);
 }
@@ -414,7 +486,7 @@ CONFORMS(destroys_only_after_what_is_under_way) {
   tr_store *own = NULL;
   static char buffer[COUNT][64];
   static tr_store_request requests[COUNT];
-  for (size_t b = 0; b < BACKENDS; b++) {
+  for (size_t b = 0; b < sizeof backends / sizeof *backends; b++) {
     if (strcmp(backends[b].name, backend_name) == 0) {
       cr_assert_eq(backends[b].open(NULL, ts_folder(), &own, NULL), TR_OK);
     }
@@ -461,7 +533,8 @@ static tr_status use_everything(tr_store *store, tr_error *error) {
   TR_TRY(ops->list(self, "", NULL, 5, &page, error));
   ops->list_free(self, &page);
   TR_TRY(ops->upload_begin(self, "up", &upload, error));
-  for (uint32_t part = 1; part <= 3; part++) {
+  const uint32_t parts = ops->part_bytes_min > 4 ? 1 : 3;
+  for (uint32_t part = 1; part <= parts; part++) {
     tr_store_request request = {.struct_bytes = sizeof request,
                                 .verb = TR_STORE_PART,
                                 .upload = upload,
@@ -480,24 +553,29 @@ static tr_status use_everything(tr_store *store, tr_error *error) {
   return tr_store_delete(store, "a/x", error);
 }
 
-Test(conformance, survives_each_allocation_failing_in_turn) {
-  for (size_t b = 0; b < BACKENDS; b++) {
-    bool finished = false;
-    for (uint64_t fail_at = 1; !finished && fail_at < 200; fail_at++) {
-      const char *folder = ts_folder();
-      tr_counting_allocator counting;
-      tr_counting_allocator_init(&counting);
-      counting.fail_at = fail_at;
-      tr_store *store = NULL;
-      tr_error error = {.status = TR_OK};
-      tr_status status = backends[b].open(&counting.allocator, folder, &store, &error);
-      if (status == TR_OK) status = use_everything(store, &error);
-      tr_store_destroy(store);
-      cr_expect_eq(counting.live_blocks, 0, "%s leaks when allocation %d fails", backends[b].name, (int)fail_at);
-      finished = counting.allocations < fail_at;
-      cr_expect_eq(status, finished ? TR_OK : TR_ERR_NO_MEMORY, "%s: allocation %d: %s", backends[b].name, (int)fail_at,
-                   error.message);
-    }
-    cr_expect(finished);
+static void survives_allocations(int number) {
+  const backend *of = &backends[number];
+  bool finished = false;
+  skip_without_server(of);
+  for (uint64_t fail_at = 1; !finished && fail_at < 200; fail_at++) {
+    const char *folder = ts_folder();
+    tr_counting_allocator counting;
+    tr_counting_allocator_init(&counting);
+    counting.fail_at = fail_at;
+    tr_store *store = NULL;
+    tr_error error = {.status = TR_OK};
+    tr_status status = of->open(&counting.allocator, folder, &store, &error);
+    if (status == TR_OK) status = use_everything(store, &error);
+    tr_store_destroy(store);
+    cr_expect_eq(counting.live_blocks, 0, "%s leaks when allocation %d fails", of->name, (int)fail_at);
+    finished = counting.allocations < fail_at;
+    cr_expect_eq(status, finished ? TR_OK : TR_ERR_NO_MEMORY, "%s: allocation %d: %s", of->name, (int)fail_at,
+                 error.message);
   }
+  cr_expect(finished);
 }
+
+Test(file, survives_each_allocation_failing_in_turn) { survives_allocations(A_FILE); }
+Test(memory, survives_each_allocation_failing_in_turn) { survives_allocations(A_MEMORY); }
+Test(minio, survives_each_allocation_failing_in_turn) { survives_allocations(A_MINIO); }
+Test(versitygw, survives_each_allocation_failing_in_turn) { survives_allocations(A_VERSITYGW); }
