@@ -15,12 +15,16 @@ static void show(const char *from, char *text, size_t capacity) {
   text[bytes] = '\0';
 }
 
-/* The key id, which is no secret; "" for a store that does not sign. */
+/* The first letters of the key id: enough to know it by, and no harm done where somebody put the secret in its place. ""
+ * for a store that does not sign. */
 static void show_key_id(const s3_slot *slot, char *text, size_t capacity) {
   s3_store *store = slot->store;
+  char first[8] = "", shown[8];
   pthread_mutex_lock(&store->lock);
-  show(store->sign ? store->credentials.access_key : "", text, capacity);
+  if (store->sign) snprintf(first, sizeof first, "%.4s", store->credentials.access_key);
   pthread_mutex_unlock(&store->lock);
+  show(first, shown, sizeof shown);
+  snprintf(text, capacity, "%s%s", shown, shown[0] != '\0' ? "…" : "");
 }
 
 static const char *verb_of(const s3_slot *slot) {
