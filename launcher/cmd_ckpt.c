@@ -1,6 +1,6 @@
 /* trainrun ckpt: list, show, verify, copy and remove checkpoints, named as a user names them. */
 #include "cli.h"
-#include "job.h"
+#include "location.h"
 
 #include <trainrun/checkpoint.h>
 #include <trainrun/run.h>
@@ -18,11 +18,6 @@ typedef struct ckpt_call {
   tr_store *store;
   char folder[TR_KEY_BYTES]; /* its key */
 } ckpt_call;
-
-static int failed(const tr_error *error) {
-  fprintf(stderr, "trainrun: %s\n", error->message);
-  return tr_status_exit_code(error->status);
-}
 
 static tr_status find(ckpt_call *call, tr_error *error) {
   TR_TRY(tr_run_find_checkpoint(NULL, call->stores, call->config, call->spec, call->url, error));
@@ -84,11 +79,11 @@ static int list(ckpt_call *call) {
   char root[TR_KEY_BYTES], url_root[TR_KEY_BYTES];
   uint64_t step = 0;
   tr_error error;
-  if (find(call, &error) != TR_OK) return failed(&error);
+  if (find(call, &error) != TR_OK) return remote_failed(&error);
   if (!split(call->folder, root, &step) || !split(call->url, url_root, &step)) return no_step(call);
   tr_ckpt_entry *entries = NULL;
   size_t count = 0;
-  if (tr_ckpt_list(NULL, call->store, root, &entries, &count, &error) != TR_OK) return failed(&error);
+  if (tr_ckpt_list(NULL, call->store, root, &entries, &count, &error) != TR_OK) return remote_failed(&error);
   if (call->cli->json) printf("[");
   for (size_t i = 0; i < count; i++) print_entry(&entries[i], url_root, call->cli->json, i == 0);
   if (call->cli->json) printf("\n]\n");
@@ -148,7 +143,7 @@ static int with_open(ckpt_call *call, bool verify) {
   if (status == TR_OK && verify) status = tr_ckpt_verify(ckpt, &error);
   if (status != TR_OK) {
     tr_ckpt_close(ckpt);
-    return failed(&error);
+    return remote_failed(&error);
   }
   if (verify) {
     char size[32];
@@ -177,14 +172,14 @@ static int remove_all(ckpt_call *call, const char *root) {
   tr_ckpt_entry *entries = NULL;
   size_t count = 0;
   tr_error error;
-  if (tr_ckpt_list(NULL, call->store, root, &entries, &count, &error) != TR_OK) return failed(&error);
+  if (tr_ckpt_list(NULL, call->store, root, &entries, &count, &error) != TR_OK) return remote_failed(&error);
   tr_status status = TR_OK;
   for (size_t i = 0; status == TR_OK && i < count; i++) {
     status = tr_ckpt_remove(NULL, call->store, root, entries[i].step, &error);
     if (status == TR_OK && !call->cli->quiet) printf("removed step-%llu\n", (unsigned long long)entries[i].step);
   }
   tr_free(NULL, entries);
-  return status == TR_OK ? 0 : failed(&error);
+  return status == TR_OK ? 0 : remote_failed(&error);
 }
 
 static int remove_one(ckpt_call *call) {
@@ -196,10 +191,10 @@ static int remove_one(ckpt_call *call) {
             call->spec);
     return EXIT_USAGE;
   }
-  if (find(call, &error) != TR_OK) return failed(&error);
+  if (find(call, &error) != TR_OK) return remote_failed(&error);
   if (!split(call->folder, root, &step)) return no_step(call);
   if (!names_one(call->spec)) return remove_all(call, root);
-  if (tr_ckpt_remove(NULL, call->store, root, step, &error) != TR_OK) return failed(&error);
+  if (tr_ckpt_remove(NULL, call->store, root, step, &error) != TR_OK) return remote_failed(&error);
   if (!call->cli->quiet) printf("removed %s\n", call->url);
   return 0;
 }
@@ -218,7 +213,7 @@ static int copy(ckpt_call *call) {
            whole || step == NULL ? "" : step);
   if (status == TR_OK) status = tr_stores_resolve(call->stores, to_url, &to, destination, &error);
   if (status == TR_OK) status = tr_ckpt_copy(NULL, call->store, call->folder, to, destination, &error);
-  if (status != TR_OK) return failed(&error);
+  if (status != TR_OK) return remote_failed(&error);
   if (!call->cli->quiet) printf("%s -> %s\n", call->url, to_url);
   return 0;
 }
@@ -243,16 +238,12 @@ int cmd_ckpt(const tr_cli *cli) {
     fprintf(stderr, "trainrun: usage: trainrun %s\n", cli->command->usage);
     return EXIT_USAGE;
   }
-  tr_job job;
-  int code = job_open_settings(&job, cli);
+  tr_remote remote;
+  int code = remote_open(&remote, cli);
   if (code == 0) {
-    ckpt_call call = {.cli = cli, .config = job.config, .spec = cli->words[1]};
-    const tr_stores_options options = {
-        .struct_bytes = sizeof options, .config = job.config, .environment = (const char *const *)cli->environment};
-    tr_error error;
-    code = tr_stores_create(&options, &call.stores, &error) == TR_OK ? run(&call) : failed(&error);
-    tr_stores_destroy(call.stores);
+    ckpt_call call = {.cli = cli, .config = remote.job.config, .stores = remote.stores, .spec = cli->words[1]};
+    code = run(&call);
   }
-  job_close(&job);
+  remote_close(&remote);
   return code;
 }

@@ -138,6 +138,8 @@ with server:
     write(".aws/config", "[profile tool]\ncredential_process = %s --quiet\n" % script)
     try_keys("process", "a credential_process", table('profile = "tool"'), {})
     os.remove(os.path.join(home, ".aws", "config"))
+    result = folder.run("ckpt", "ls", "--endpoint-url", server.endpoint, "--profile", "lake", "s3://runs/none", env=BARE)
+    tap.check("there is none" in result.output and "CANARY" not in result.output, "aws's flags reach ckpt", result.output)
 
     refs = table('access-key = { env = "MY_ACCESS" }', 'secret-key = { env = "MY_SECRET" }')
     fails("a wrong key", job("wrong", refs), dict(keys, MY_SECRET=WRONG), "refuses the signature")
