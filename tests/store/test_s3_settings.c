@@ -379,6 +379,35 @@ Test(s3_profiles, a_mistake_is_named_by_file_and_line_and_never_repeated) {
   }
 }
 
+Test(s3_profiles, of_any_bytes_are_read_or_refused) {
+  static const char seed[] =
+      "[default]\nregion = a\n[profile \"x y\"]\ns3 =\n  a = b\n  c = d\nservices = z\n# c\n"
+      "[services z]\ns3 =\n  endpoint_url = http://h\ncredential_process = 'a b' \\\"c\n";
+  static const char letters[] = "[]=:#;'\"\\ \t\r\nax\xff\x80";
+  const uint64_t rounds = ts_long() ? 1000000 : 20000;
+  for (uint64_t i = 0; i < rounds; i++) {
+    char text[sizeof seed];
+    memcpy(text, seed, sizeof seed);
+    const uint64_t changes = tr_rng_below(7, TR_RNG_USER, i, 0, 8) + 1;
+    for (uint64_t j = 1; j <= changes; j++) {
+      text[tr_rng_below(7, TR_RNG_USER, i, 2 * j, sizeof seed - 1)] =
+          letters[tr_rng_below(7, TR_RNG_USER, i, 2 * j + 1, sizeof letters - 1)];
+    }
+    tr_counting_allocator counting;
+    tr_counting_allocator_init(&counting);
+    s3_profiles p;
+    if (s3_profiles_parse(&counting.allocator, "c", text, "k", text, &p, NULL) == TR_OK) {
+      (void)s3_profiles_get(&p, "default", "region");
+      (void)s3_profiles_get_service(&p, "x y", "s3", "endpoint_url");
+      s3_profiles_fini(&p);
+    }
+    cr_assert_eq(counting.live_blocks, 0);
+    s3_words words;
+    const char *wrong = NULL;
+    (void)s3_words_split(text, &words, &wrong);
+  }
+}
+
 Test(s3_profiles, files_are_found_by_variables_and_by_home) {
   const char *folder = ts_folder();
   s3_profiles p;
