@@ -128,7 +128,7 @@ with server:
     keys = {"MY_ACCESS": server.access_key, "MY_SECRET": server.secret_key}
     try_keys("env", "variables that a table names", table('access-key = { env = "MY_ACCESS" }', 'secret-key = { env = "MY_SECRET" }'), keys)
     try_keys("file", "files that a table names",
-             table('access-key = { file = "%s" }' % write("access", server.access_key + "\n"),
+             table('access-key = { file = "%s" }' % os.path.relpath(write("access", server.access_key + "\n"), folder.path),
                    'secret-key = { file = "%s" }' % write("secret", server.secret_key + "\n")), {})
     try_keys("aws", "AWS's variables", None, server.environment())
     write(".aws/credentials", "[lake]\naws_access_key_id = %s\naws_secret_access_key = %s\n" % (server.access_key, server.secret_key))
