@@ -26,6 +26,7 @@ void dl_scratch_init(dl_scratch *scratch, const tr_allocator *allocator, const t
 void dl_scratch_fini(dl_scratch *scratch) {
   tr_free(scratch->allocator, scratch->stored.bytes);
   tr_free(scratch->allocator, scratch->decoded.bytes);
+  for (size_t i = 0; i < DL_ROOMS; i++) tr_free(scratch->allocator, scratch->rooms[i].bytes);
   tr_free(scratch->allocator, scratch->unpacked.bytes);
   tr_free(scratch->allocator, scratch->bytes);
   dl_scratch_init(scratch, scratch->allocator, scratch->clock);
@@ -48,6 +49,12 @@ tr_status dl_scratch_reserve(dl_scratch *scratch, size_t bytes, tr_error *error)
   scratch->bytes = own.bytes;
   scratch->capacity = own.capacity;
   return status;
+}
+
+tr_status dl_scratch_room(dl_scratch *scratch, dl_room room, size_t bytes, void *out, tr_error *error) {
+  TR_TRY(dl_buffer_reserve(scratch->allocator, &scratch->rooms[room], bytes, error));
+  memcpy(out, &scratch->rooms[room].bytes, sizeof scratch->rooms[room].bytes);
+  return TR_OK;
 }
 
 tr_status dl_dataset_add_field(tr_dataset *dataset, const char *name, const char *source, tr_error *error) {

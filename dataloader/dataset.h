@@ -24,14 +24,19 @@ typedef struct dl_buffer {
   size_t capacity;
 } dl_buffer;
 
+/* Rooms for what stands between a stored value and its field: the decoded image, two for the results of transforms by
+ * turns, the image resized across only, the weights of a resize. */
+typedef enum dl_room { DL_ROOM_DECODED, DL_ROOM_EVEN, DL_ROOM_ODD, DL_ROOM_ACROSS, DL_ROOM_AXES, DL_ROOMS } dl_room;
+
 /* What one thread needs to read samples: memory, and the account of its reads. Each buffer has one owner, so that none is
  * taken away from under another. */
 typedef struct dl_scratch {
   const tr_allocator *allocator;
   const tr_clock *clock;
-  dl_buffer stored;  /* dataset.c's: what came from the store */
-  dl_buffer decoded; /* dl_make's: a value before its transforms */
-  uint8_t *bytes;    /* for decoders and transforms: dl_scratch_reserve */
+  dl_buffer stored;          /* dataset.c's: what came from the store */
+  dl_buffer decoded;         /* a format's: values before they are made into rows */
+  dl_buffer rooms[DL_ROOMS]; /* make.c's and the transforms': dl_scratch_room */
+  uint8_t *bytes;            /* for formats and decoders: dl_scratch_reserve */
   size_t capacity;
   tr_wait_account account;
   /* The packed range that was unpacked last; whole while packed_bytes > 0. */
@@ -152,5 +157,7 @@ void dl_scratch_fini(dl_scratch *scratch);
 tr_status dl_scratch_reserve(dl_scratch *scratch, size_t bytes, tr_error *error);
 /* Makes room for `bytes` bytes; what was in it is lost where it grows. */
 tr_status dl_buffer_reserve(const tr_allocator *allocator, dl_buffer *buffer, size_t bytes, tr_error *error);
+/* `bytes` bytes, 16-byte aligned, with whatever is in them; what was in the room is lost. */
+tr_status dl_scratch_room(dl_scratch *scratch, dl_room room, size_t bytes, void *out, tr_error *error);
 
 #endif

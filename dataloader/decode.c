@@ -48,7 +48,17 @@ tr_status dl_same_shape(const tr_field *expected, const tr_field *found, tr_erro
   char is[SHAPE_TEXT], should[SHAPE_TEXT];
   format_shape(found, is);
   format_shape(expected, should);
-  return tr_fail(error, TR_ERR_CORRUPT, "it is %s, the first sample of the data set is %s", is, should);
+  const bool images = expected->dtype == TR_U8 && found->dtype == TR_U8 && expected->ndim == 3 && found->ndim == 3 &&
+                      expected->shape[2] == found->shape[2];
+  return tr_fail(error, TR_ERR_CORRUPT, "it is %s, the first sample of the data set is %s%s", is, should,
+                 images ? "; add random-resized-crop N, or resize N and center-crop N, to data.transforms" : "");
+}
+
+tr_status dl_image_believe(uint64_t pixel_bytes, uint64_t file_bytes, uint64_t most_a_byte, tr_error *error) {
+  if (pixel_bytes <= DL_FIELD_BYTES_MAX && pixel_bytes / most_a_byte <= file_bytes) return TR_OK;
+  return tr_fail(error, TR_ERR_CORRUPT,
+                 "its header promises %" PRIu64 " bytes of pixels, more than its %" PRIu64 " bytes can hold",
+                 pixel_bytes, file_bytes);
 }
 
 /* ---- cls --------------------------------------------------------------------------------------------------------- */
@@ -149,15 +159,33 @@ bool dl_is_json(const uint8_t *bytes, size_t count) {
 
 /* ---- All of them ------------------------------------------------------------------------------------------------- */
 
+/* An image of the one shape that is expected, straight to its place. */
+typedef struct exact_sink {
+  dl_image_sink sink;
+  const tr_field *expected;
+  uint8_t *to;
+} exact_sink;
+
+static tr_status place_exactly(dl_image_sink *sink, const tr_field *found, bool parts, dl_part *part, uint8_t **to,
+                               tr_error *error) {
+  const exact_sink *self = (exact_sink *)sink;
+  (void)parts;
+  *part = dl_part_whole((uint32_t)found->shape[0], (uint32_t)found->shape[1]);
+  TR_TRY(dl_same_shape(self->expected, found, error));
+  *to = self->to;
+  return TR_OK;
+}
+
 /* `to` NULL: only what the value is. */
 static tr_status decode(dl_kind kind, const char *path, const tr_field *expected, tr_field *found, dl_value value,
                         const tr_allocator *allocator, void *to, tr_error *error) {
   const uint8_t *data = value.bytes;
   int32_t number;
+  exact_sink sink = {.sink = {place_exactly}, .expected = expected, .to = to};
   *found = (tr_field){0};
   switch (kind) {
-    case DL_KIND_PNG: return dl_png(value, allocator, found, expected, to, error);
-    case DL_KIND_JPEG: return dl_jpeg(value, found, expected, to, error);
+    case DL_KIND_PNG: return dl_png(value, allocator, found, to != NULL ? &sink.sink : NULL, error);
+    case DL_KIND_JPEG: return dl_jpeg(value, found, to != NULL ? &sink.sink : NULL, error);
     case DL_KIND_JSON: return decode_json(value, path, expected, found, to, error);
     case DL_KIND_CLS:
       found->dtype = TR_I32;

@@ -5,7 +5,7 @@
 #ifndef TRAINRUN_DATALOADER_DECODE_H
 #define TRAINRUN_DATALOADER_DECODE_H
 
-#include <trainrun/dataloader.h>
+#include "transform.h"
 
 typedef enum dl_kind {
   DL_KIND_NONE = 0, /* nothing that can be batched */
@@ -32,10 +32,20 @@ tr_status dl_decode_probe(dl_kind kind, const char *path, dl_value value, const 
 tr_status dl_decode(dl_kind kind, const char *path, const tr_field *field, dl_value value,
                     const tr_allocator *allocator, void *to, tr_error *error);
 
-/* The images: `to` NULL reads only the header. */
-tr_status dl_png(dl_value value, const tr_allocator *allocator, tr_field *found, const tr_field *expected, void *to,
-                 tr_error *error);
-tr_status dl_jpeg(dl_value value, tr_field *found, const tr_field *expected, void *to, tr_error *error);
+/* Where the pixels of an image go, asked when its header has been read. */
+typedef struct dl_image_sink dl_image_sink;
+struct dl_image_sink {
+  /* `found` is what the header says. *part is set to what is wanted of it: all of it at full size unless the decoder can do
+   * `parts`. *to is set to room for that. */
+  tr_status (*place)(dl_image_sink *sink, const tr_field *found, bool parts, dl_part *part, uint8_t **to,
+                     tr_error *error);
+};
+
+/* The images: without a sink only the header is read. */
+tr_status dl_png(dl_value value, const tr_allocator *allocator, tr_field *found, dl_image_sink *sink, tr_error *error);
+tr_status dl_jpeg(dl_value value, tr_field *found, dl_image_sink *sink, tr_error *error);
+/* A header that promises more bytes of pixels than so many bytes of file can hold is a lie: it makes no room for them. */
+tr_status dl_image_believe(uint64_t pixel_bytes, uint64_t file_bytes, uint64_t most_a_byte, tr_error *error);
 tr_status dl_npy(dl_value value, tr_field *found, const uint8_t **data, tr_error *error);
 
 /* Whether it is one JSON value, UTF-8 and all. */

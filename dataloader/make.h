@@ -9,6 +9,10 @@
  * key and offset. */
 tr_status dl_make(const tr_dataset *dataset, const dl_sample *sample, size_t field, dl_kind kind, const char *path,
                   dl_value value, void *to, dl_scratch *scratch, tr_error *error);
+/* The same for a value that is decoded, to what `found` says; it may differ from the data set's field as far as the
+ * transforms allow it. */
+tr_status dl_make_decoded(const tr_dataset *dataset, const dl_sample *sample, size_t field, const tr_field *found,
+                          const void *from, void *to, dl_scratch *scratch, tr_error *error);
 /* The same for a value that is as the data set's field has it already. */
 tr_status dl_make_plain(const tr_dataset *dataset, const dl_sample *sample, size_t field, const void *from, void *to,
                         dl_scratch *scratch, tr_error *error);

@@ -16,7 +16,11 @@ typedef enum tr_rng_purpose {
   TR_RNG_SHUFFLE = 3,   /* a: epoch, b: round or position */
   TR_RNG_TRANSFORM = 4, /* a: epoch, b: global sample id */
   TR_RNG_RETRY = 5,     /* jitter: never bits of a result */
-  TR_RNG_USER = 1000    /* programs start here */
+  /* The data loader's transforms. a: epoch + (which of the transforms of this kind * 16 + try) << 40, b: sample id */
+  TR_RNG_RESIZED_CROP = 6,
+  TR_RNG_CROP = 7,
+  TR_RNG_FLIP = 8,
+  TR_RNG_USER = 1000 /* programs start here */
 } tr_rng_purpose;
 
 typedef struct tr_rng4 {
