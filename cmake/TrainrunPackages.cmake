@@ -31,6 +31,7 @@ trainrun_package(openssl::crypto libcrypto libssl-dev)
 trainrun_package(zlib::zlib zlib zlib1g-dev)
 trainrun_package(jpeg::jpeg libjpeg libjpeg-dev)
 trainrun_package(png::png libpng libpng-dev)
+trainrun_package(zstd::zstd libzstd libzstd-dev)
 trainrun_headers(curl::headers libcurl libcurl4-openssl-dev)
 trainrun_headers(crypto::headers libcrypto libssl-dev)
 

@@ -6,6 +6,7 @@
 
 #include "agree.h"
 #include "files.h"
+#include "tokens_index.h"
 
 enum { URLS_MAX = 1000000, PROBE_BYTES = 512, STREAMS_DEFAULT = 64, BLOCK_SAMPLES_MAX = 4096 };
 #define BLOCK_BYTES ((uint64_t)1 << 20)
@@ -172,33 +173,59 @@ static bool ends_with(const char *text, const char *tail) {
   return length >= tail_length && strcmp(text + length - tail_length, tail) == 0;
 }
 
+/* Whether there is an index.json in the folder. */
+static tr_status is_mds(tr_dataset *dataset, const char *url, bool *yes, tr_error *error) {
+  tr_store *store;
+  char key[TR_KEY_BYTES];
+  tr_object_info info;
+  const char *index = tr_url_join(dataset->arena, url, "index.json");
+  if (index == NULL) return tr_fail_memory(error, "a URL", strlen(url));
+  TR_TRY(tr_stores_resolve(dataset->stores, index, &store, key, error));
+  const tr_status status = tr_store_head(store, key, &info, error);
+  *yes = status == TR_OK;
+  return status == TR_ERR_NOT_FOUND ? TR_OK : status;
+}
+
 /* What the bytes at the beginning say, where the name says nothing. */
 static tr_status format_by_magic(tr_dataset *dataset, const char *url, const dl_format **format, tr_error *error) {
   tr_store *store;
   char key[TR_KEY_BYTES];
   uint8_t head[PROBE_BYTES] = {0};
   size_t bytes = 0;
+  bool mds = false;
   TR_TRY(tr_stores_resolve(dataset->stores, url, &store, key, error));
   const tr_status status = tr_store_get(store, key, 0, head, sizeof head, &bytes, error);
+  /* A local folder cannot be read, in a bucket there is nothing of that name. */
+  if (status == TR_ERR_NOT_FOUND || status == TR_ERR_IO) TR_TRY(is_mds(dataset, url, &mds, error));
+  if (mds) {
+    *format = &dl_format_mds;
+    return TR_OK;
+  }
   if (status == TR_ERR_NOT_FOUND) {
     /* A prefix, as idx has: whether its files are there shows when they are opened. */
     *format = &dl_format_idx;
     return TR_OK;
   }
   if (status != TR_OK) return tr_error_context(error, status, "data %s", url);
+  tr_reader reader = tr_reader_of(head, sizeof head);
+  const uint32_t magic = tr_read_u32le(&reader);
   if (memcmp(head + 257, "ustar", 5) == 0) {
     *format = &dl_format_webdataset;
-    return TR_OK;
+  } else if (magic == DL_TOKENS_MAGIC_U16 || magic == DL_TOKENS_MAGIC_U32) {
+    *format = &dl_format_tokens;
+  } else {
+    return tr_fail(error, TR_ERR_CONFIG,
+                   "data %s: cannot tell its format from its name or its first bytes; set data.format to one of "
+                   "webdataset, mds, tokens, idx, csv",
+                   url);
   }
-  return tr_fail(error, TR_ERR_CONFIG,
-                 "data %s: cannot tell its format from its name or its first bytes; set data.format to one of "
-                 "webdataset, idx, csv",
-                 url);
+  return TR_OK;
 }
 
 static tr_status choose_format(tr_dataset *dataset, const char *name, const dl_format **format, tr_error *error) {
-  static const dl_format *const formats[] = {&dl_format_idx, &dl_format_webdataset, &dl_format_csv};
-  static const char *const planned[] = {"mds", "tokens", "parquet"};
+  static const dl_format *const formats[] = {&dl_format_webdataset, &dl_format_mds, &dl_format_tokens, &dl_format_idx,
+                                             &dl_format_csv};
+  static const char *const planned[] = {"parquet"};
   const char *url = dataset->urls[0];
   if (name != NULL && strcmp(name, "auto") != 0) {
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
@@ -211,12 +238,15 @@ static tr_status choose_format(tr_dataset *dataset, const char *name, const dl_f
         return tr_fail(error, TR_ERR_UNSUPPORTED, "data format '%s': planned, not in this version", name);
       }
     }
-    return tr_fail(error, TR_ERR_CONFIG, "data format '%s' is unknown; there are auto, webdataset, idx, csv", name);
+    return tr_fail(error, TR_ERR_CONFIG,
+                   "data format '%s' is unknown; there are auto, webdataset, mds, tokens, idx, csv", name);
   }
   if (ends_with(url, ".tar") || ends_with(url, ".tar.gz") || ends_with(url, ".tgz")) {
     *format = &dl_format_webdataset;
   } else if (ends_with(url, ".csv") || ends_with(url, ".csv.gz")) {
     *format = &dl_format_csv;
+  } else if (strcmp(dl_url_name(url), "index.json") == 0) {
+    *format = &dl_format_mds;
   } else if (ends_with(url, "-ubyte") || ends_with(url, "-ubyte.gz")) {
     *format = &dl_format_idx;
   } else {
@@ -249,6 +279,7 @@ static tr_status open_dataset(const tr_dataset_options *options, bool index_stri
     dataset->log = options->log;
     dataset->stores = options->stores;
     dataset->exchange = options->exchange;
+    dataset->sequence_length = options->sequence_length;
     dataset->index_strict = index_strict;
     status = prepare(dataset, options, error);
   }

@@ -89,7 +89,7 @@ typedef struct dl_format {
   void (*name_sample)(const tr_dataset *dataset, size_t shard, uint64_t index, char *text, size_t text_bytes);
 } dl_format;
 
-extern const dl_format dl_format_idx, dl_format_webdataset, dl_format_csv;
+extern const dl_format dl_format_webdataset, dl_format_mds, dl_format_tokens, dl_format_idx, dl_format_csv;
 
 struct tr_dataset {
   const tr_allocator *allocator;
@@ -99,9 +99,10 @@ struct tr_dataset {
   const tr_exchange *exchange; /* NULL: one rank; used while opening only */
   tr_arena *arena;             /* everything small */
   const char *index_folder;
-  bool index_strict;     /* tr_dataset_index: in one place only, and there it must be kept */
-  bool index_built;      /* by this opening */
-  const char *index_url; /* where it was found or kept; NULL: nowhere */
+  uint64_t sequence_length; /* tokens of a sample; 0: not given */
+  bool index_strict;        /* tr_dataset_index: in one place only, and there it must be kept */
+  bool index_built;         /* by this opening */
+  const char *index_url;    /* where it was found or kept; NULL: nowhere */
 
   const char **urls; /* as written, braces expanded */
   size_t url_count;
