@@ -188,7 +188,12 @@ static tr_status add_default_fields(tr_dataset *dataset, tr_error *error) {
   for (size_t c = 0; c < list->column_count; c++) {
     const dl_mds_column *column = &list->columns[c];
     const dl_mds_kind kind = column->as.kind;
-    if (!dl_mds_batchable(&column->as) || kind == DL_MDS_JSON || (kind == DL_MDS_BYTES && !has_one_size(dataset, c))) {
+    if (dataset->field_count == TR_FIELDS_MAX) {
+      tr_logf(dataset->log, TR_LOG_WARNING,
+              "data: there are more columns than the %d that are read unless they are named: '%.80s' is not",
+              TR_FIELDS_MAX, column->name);
+    } else if (!dl_mds_batchable(&column->as) || kind == DL_MDS_JSON ||
+               (kind == DL_MDS_BYTES && !has_one_size(dataset, c))) {
       tr_logf(dataset->log, TR_LOG_INFO, "data: column '%.80s' (%.60s) is not read: it cannot be batched as it is",
               column->name, column->encoding);
     } else {
@@ -248,11 +253,10 @@ static tr_status probe_field(tr_dataset *dataset, size_t i, dl_value value, tr_e
   const dl_mds_encoding *as = &self->base.list.columns[self->made[i].column].as;
   const dl_kind kind = dl_mds_kind_of(as);
   tr_field found, *field = &dataset->fields[i];
-  const uint8_t *data;
   if (kind != DL_KIND_NONE) {
     TR_TRY(dl_decode_probe(kind, self->made[i].path, value, dataset->allocator, field, error));
   } else {
-    TR_TRY(dl_mds_decode(as, value, dataset->allocator, &dataset->scratch.decoded, &found, &data, error));
+    TR_TRY(dl_mds_decode(as, value, dataset->allocator, NULL, &found, NULL, error));
     field->dtype = found.dtype;
     field->ndim = found.ndim;
     memcpy(field->shape, found.shape, sizeof field->shape);

@@ -178,11 +178,9 @@ static tr_status convert(uint8_t type, const uint8_t *from, size_t count, tr_dty
 
 /* ---- Values ------------------------------------------------------------------------------------------------------ */
 
-static tr_status decode_text(const dl_mds_encoding *as, dl_value value, dl_buffer *room, tr_field *found,
-                             tr_error *error) {
+static tr_status decode_text(const dl_mds_encoding *as, dl_value value, dl_buffer *room, tr_error *error) {
   char text[64];
   double real;
-  found->dtype = as->kind == DL_MDS_TEXT_INTEGER ? TR_I32 : TR_F32;
   if (as->kind == DL_MDS_TEXT_INTEGER) {
     const tr_field number = {.dtype = TR_I32, .bytes = 4};
     return dl_decode(DL_KIND_CLS, NULL, &number, value, NULL, room->bytes, error);
@@ -237,6 +235,7 @@ static tr_status decode_array(const dl_mds_encoding *as, dl_value value, const t
   if (count > DL_FIELD_BYTES_MAX || count * width_of(type) != value.count) {
     return tr_fail(error, TR_ERR_CORRUPT, "its shape does not make %zu bytes", value.count);
   }
+  if (data == NULL) return TR_OK;
   *data = value.bytes;
   if (same_layout(type, found->dtype)) return TR_OK;
   TR_TRY(dl_buffer_reserve(allocator, room, (size_t)count * tr_dtype_bytes(found->dtype) + 1, error));
@@ -268,6 +267,7 @@ static tr_status decode_pil(dl_value value, const tr_allocator *allocator, dl_bu
                    modes[i].name, tr_reader_left(&reader));
   }
   dl_image_shape(found, height, width, modes[i].channels);
+  if (data == NULL) return TR_OK;
   *data = value.bytes + reader.at;
   if (modes[i].stored == modes[i].channels) return TR_OK;
   TR_TRY(dl_buffer_reserve(allocator, room, (size_t)pixels * modes[i].channels + 1, error));
@@ -281,18 +281,16 @@ static tr_status decode_pil(dl_value value, const tr_allocator *allocator, dl_bu
 tr_status dl_mds_decode(const dl_mds_encoding *as, dl_value value, const tr_allocator *allocator, dl_buffer *room,
                         tr_field *found, const uint8_t **data, tr_error *error) {
   *found = (tr_field){0};
-  TR_TRY(dl_buffer_reserve(allocator, room, sizeof(double), error));
   switch (as->kind) {
     case DL_MDS_NUMBER:
-      if (value.count != as->size) break;
-      found->dtype = as->type % 8 == FLOATING ? TR_F32 : TR_I32;
-      *data = room->bytes;
-      return convert(as->type, value.bytes, 1, found->dtype, room->bytes, error);
     case DL_MDS_TEXT_INTEGER:
     case DL_MDS_TEXT_REAL:
-      TR_TRY(decode_text(as, value, room, found, error));
+      found->dtype = as->kind == DL_MDS_TEXT_REAL || as->type % 8 == FLOATING ? TR_F32 : TR_I32;
+      if (data == NULL) return TR_OK;
+      TR_TRY(dl_buffer_reserve(allocator, room, sizeof(double), error));
       *data = room->bytes;
-      return TR_OK;
+      if (as->kind != DL_MDS_NUMBER) return decode_text(as, value, room, error);
+      return convert(as->type, value.bytes, 1, found->dtype, room->bytes, error);
     case DL_MDS_ARRAY: return decode_array(as, value, allocator, room, found, data, error);
     case DL_MDS_PIL: return decode_pil(value, allocator, room, found, data, error);
     default: break;

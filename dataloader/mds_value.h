@@ -37,7 +37,7 @@ tr_status dl_mds_encoding_parse(const char *text, dl_mds_encoding *as, tr_error 
 bool dl_mds_batchable(const dl_mds_encoding *as);
 /* How decode.h calls it; NONE: it is read by dl_mds_decode. */
 dl_kind dl_mds_kind_of(const dl_mds_encoding *as);
-/* *data shows the elements, in `room` or in the value. */
+/* *data shows the elements, in `room` or in the value; NULL: only what it is, in *found. */
 tr_status dl_mds_decode(const dl_mds_encoding *as, dl_value value, const tr_allocator *allocator, dl_buffer *room,
                         tr_field *found, const uint8_t **data, tr_error *error);
 /* For tr_dataset_raw: what a value is; a number is written as JSON to `numbers` (and *data stays as it was). */
