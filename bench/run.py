@@ -2,7 +2,7 @@
 """Runs the benches against their peers, prints a row a measurement, writes BUILD/bench/results.json.
 
     bench/run.py [--build build] [--rounds 3] [--markdown] [BENCH...]
-    BENCH: collective, start, cnn, memory, exactness, store, stream, accelerator; none: all
+    BENCH: collective, start, cnn, memory, exactness, store, stream, accelerator, checkpoint; none: all
 
 Both sides run in turn in the same run; figures are medians. A peer that is not installed makes a row `not measured`
 (Open MPI: apt-get install libopenmpi-dev; PyTorch: make bench-peers). docs/performance.md says what each row means.
