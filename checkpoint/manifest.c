@@ -46,6 +46,15 @@ size_t ckpt_chunk_bytes(const ckpt_manifest *manifest, size_t limit) {
   return bytes;
 }
 
+size_t ckpt_data_bytes(const ckpt_manifest *manifest, size_t limit) {
+  size_t bytes = 1;
+  for (size_t i = 0; i < manifest->piece_count; i++) {
+    if (manifest->pieces[i].bytes >= limit - bytes) return limit;
+    bytes += (size_t)manifest->pieces[i].bytes;
+  }
+  return bytes;
+}
+
 void ckpt_describe_shape(char text[160], tr_dtype dtype, uint32_t ndim, const int64_t *shape) {
   size_t at = (size_t)snprintf(text, 160, "%s [", tr_dtype_name(dtype));
   for (uint32_t i = 0; i < ndim && i < 6; i++) {

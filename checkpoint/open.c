@@ -13,36 +13,76 @@ static tr_status check_step(const tr_ckpt *ckpt, tr_error *error) {
                  (unsigned long long)ckpt->manifest.meta.step);
 }
 
-static tr_status load(tr_ckpt *ckpt, const char *folder, tr_error *error) {
-  char key[TR_KEY_BYTES];
-  void *text = NULL;
+static tr_status manifest_key(tr_ckpt *ckpt, const char *folder, char key[TR_KEY_BYTES], tr_error *error) {
   TR_TRY(ckpt_key(key, error, folder, MANIFEST_NAME));
   /* The folder without slashes at its end: the key without what was added. */
   const char *end = strrchr(key, '/');
   if (end != NULL) memcpy(ckpt->folder, key, (size_t)(end - key));
-  tr_status status = tr_store_get_all(ckpt->store, ckpt->allocator, key, MANIFEST_BYTES_MAX, &text, &ckpt->text_bytes,
-                                      error);
-  /* The size is the only thing a get_all finds invalid here. */
-  if (status == TR_ERR_INVALID) return tr_fail(error, TR_ERR_CORRUPT, "%s is larger than 64 MiB", key);
-  if (status != TR_OK) return status;
-  ckpt->text = text;
-  TR_TRY(ckpt_manifest_read(ckpt->allocator, ckpt->text, ckpt->text_bytes, key, &ckpt->manifest, error));
-  return check_step(ckpt, error);
+  return TR_OK;
 }
 
-tr_status tr_ckpt_open(const tr_allocator *allocator, tr_store *store, const char *folder, tr_ckpt **out,
-                       tr_error *error) {
+static tr_status read_text(tr_ckpt *ckpt, const char *key, tr_error *error) {
+  void *text = NULL;
+  const tr_status status = tr_store_get_all(ckpt->store, ckpt->allocator, key, MANIFEST_BYTES_MAX, &text,
+                                            &ckpt->text_bytes, error);
+  /* The size is the only thing a get_all finds invalid here. */
+  if (status == TR_ERR_INVALID) return tr_fail(error, TR_ERR_CORRUPT, "%s is larger than 64 MiB", key);
+  if (status == TR_OK) ckpt->text = text;
+  return status;
+}
+
+/* What rank 0 tells before the text: how its reading went, and the length. */
+typedef struct text_head {
+  tr_error error;
+  uint64_t bytes;
+} text_head;
+
+static tr_status share_text(tr_ckpt *ckpt, const char *key, const tr_ckpt_exchange *exchange, tr_error *error) {
+  text_head head = {.error = {.status = TR_OK, .rank = -1}};
+  if (exchange->rank == 0) {
+    head.error.status = read_text(ckpt, key, &head.error);
+    head.bytes = ckpt->text_bytes;
+  }
+  TR_TRY(exchange->broadcast(exchange->self, &head, sizeof head, 0, error));
+  if (head.error.status != TR_OK) {
+    if (error != NULL) *error = head.error;
+    return head.error.status;
+  }
+  if (exchange->rank != 0) {
+    ckpt->text_bytes = (size_t)head.bytes;
+    ckpt->text = tr_calloc(ckpt->allocator, 1, ckpt->text_bytes + 1);
+    if (ckpt->text == NULL) return tr_fail_memory(error, "a manifest", ckpt->text_bytes);
+  }
+  return exchange->broadcast(exchange->self, ckpt->text, ckpt->text_bytes, 0, error);
+}
+
+tr_status tr_ckpt_open_together(const tr_allocator *allocator, tr_store *store, const char *folder,
+                                const tr_ckpt_exchange *exchange, tr_ckpt **out, tr_error *error) {
+  char key[TR_KEY_BYTES];
   tr_ckpt *ckpt = tr_calloc(allocator, 1, sizeof *ckpt);
   if (ckpt == NULL) return tr_fail_memory(error, "a checkpoint", sizeof *ckpt);
   ckpt->allocator = allocator;
   ckpt->store = store;
-  const tr_status status = load(ckpt, folder, error);
+  tr_status status = manifest_key(ckpt, folder, key, error);
+  if (status == TR_OK) {
+    status = exchange != NULL && exchange->size > 1 ? share_text(ckpt, key, exchange, error)
+                                                    : read_text(ckpt, key, error);
+  }
+  if (status == TR_OK) {
+    status = ckpt_manifest_read(ckpt->allocator, ckpt->text, ckpt->text_bytes, key, &ckpt->manifest, error);
+  }
+  if (status == TR_OK) status = check_step(ckpt, error);
   if (status != TR_OK) {
     tr_ckpt_close(ckpt);
     return status;
   }
   *out = ckpt;
   return TR_OK;
+}
+
+tr_status tr_ckpt_open(const tr_allocator *allocator, tr_store *store, const char *folder, tr_ckpt **out,
+                       tr_error *error) {
+  return tr_ckpt_open_together(allocator, store, folder, NULL, out, error);
 }
 
 void tr_ckpt_close(tr_ckpt *ckpt) {

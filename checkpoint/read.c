@@ -1,7 +1,8 @@
 /* Reading pieces back, cut as they are wanted, by all ranks together.
  *
- * The saved pieces that anyone wants are walked in the order of their places, chunk by chunk; chunk k is read from the
- * store by rank k % size, two of its chunks ahead, and broadcast. Every rank checksums what passes and keeps what it
+ * The saved pieces that anyone wants are walked in the order of their places, chunk by chunk: a chunk is a run of a shard,
+ * of one large piece or of many small ones. Chunk k is read from the store by rank k % size, a few of its chunks ahead, and
+ * broadcast. Every rank checksums what passes and keeps what it
  * wants. So each byte is read once for the whole job, and all ranks come to the same verdict at the same chunk: a rank
  * that fails alone says so in the head of its next broadcast, and nobody waits for it in vain. */
 #include <stdlib.h>
@@ -9,7 +10,8 @@
 
 #include "checkpoint.h"
 
-enum { CHUNK_BYTES = 4 << 20, HEAD_BYTES = 512, SLOTS = 2 };
+/* In flight a rank: enough for a store that is far away, little enough for a hostile manifest. */
+enum { CHUNK_BYTES = 8 << 20, HEAD_BYTES = 512, SLOTS = 5 };
 
 /* The head of each message. */
 typedef struct message_head {
@@ -25,8 +27,8 @@ typedef struct ckpt_want {
 } ckpt_want;
 
 typedef struct ckpt_chunk {
-  const ckpt_piece *piece;
-  uint64_t offset; /* in the piece */
+  size_t place;    /* of its first piece */
+  uint64_t offset; /* where it begins in that piece; it ends in that one or a later one */
   size_t bytes;
   uint64_t number; /* among all chunks that are read */
 } ckpt_chunk;
@@ -193,18 +195,32 @@ static tr_status agree(ckpt_reading *reading, tr_status status, tr_error *error)
 
 static bool next_chunk(const ckpt_reading *reading, chunk_walk *walk, ckpt_chunk *chunk) {
   const ckpt_manifest *manifest = &reading->ckpt->manifest;
+  chunk->bytes = 0;
   for (; walk->place < manifest->piece_count; walk->place++, walk->offset = 0) {
     const ckpt_piece *piece = manifest->by_place[walk->place];
-    if (walk->offset == piece->bytes || !is_needed(reading, piece)) continue;
+    const bool needed = walk->offset < piece->bytes && is_needed(reading, piece);
+    if (chunk->bytes == 0) {
+      if (!needed) continue;
+      chunk->place = walk->place;
+      chunk->offset = walk->offset;
+      chunk->number = walk->next_number++;
+    } else if (piece->bytes == 0) {
+      continue;
+    } else if (!needed || piece->shard != manifest->by_place[chunk->place]->shard) {
+      return true;
+    }
+    /* Pieces of a shard lie back to back. */
     const uint64_t left = piece->bytes - walk->offset;
-    chunk->piece = piece;
-    chunk->offset = walk->offset;
-    chunk->bytes = left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
-    chunk->number = walk->next_number++;
-    walk->offset += chunk->bytes;
-    return true;
+    const size_t room = CHUNK_BYTES - chunk->bytes, now = left < room ? (size_t)left : room;
+    chunk->bytes += now;
+    walk->offset += now;
+    if (chunk->bytes == CHUNK_BYTES) return true;
   }
-  return false;
+  return chunk->bytes > 0;
+}
+
+static const ckpt_piece *first_piece(const ckpt_reading *reading, const ckpt_chunk *chunk) {
+  return reading->ckpt->manifest.by_place[chunk->place];
 }
 
 /* Submits the read of this rank's next chunk, if there is one. */
@@ -214,11 +230,12 @@ static tr_status read_ahead(ckpt_reading *reading, read_slot *slot, tr_error *er
     if (!next_chunk(reading, &reading->ahead, chunk)) return TR_OK;
   } while (chunk->number % (uint64_t)reading->size != (uint64_t)reading->rank);
   const tr_ckpt *ckpt = reading->ckpt;
-  TR_TRY(ckpt_key(slot->key, error, ckpt->folder, "%s", ckpt->manifest.shards[chunk->piece->shard].name));
+  const ckpt_piece *first = first_piece(reading, chunk);
+  TR_TRY(ckpt_key(slot->key, error, ckpt->folder, "%s", ckpt->manifest.shards[first->shard].name));
   slot->request = (tr_store_request){.struct_bytes = sizeof slot->request,
                                      .verb = TR_STORE_GET,
                                      .key = slot->key,
-                                     .offset = chunk->piece->offset + chunk->offset,
+                                     .offset = first->offset + chunk->offset,
                                      .buffer = slot->message + HEAD_BYTES,
                                      .buffer_bytes = chunk->bytes};
   TR_TRY(tr_store_submit(ckpt->store, &slot->request, error));
@@ -234,8 +251,8 @@ static void finish_own(ckpt_reading *reading, read_slot *slot) {
   if (slot->busy) {
     status = tr_store_wait(ckpt->store, &slot->request, &error);
     slot->busy = false;
-    status = ckpt_check_read(ckpt, &ckpt->manifest.shards[slot->chunk.piece->shard], slot->request.offset,
-                             slot->chunk.bytes, slot->request.bytes, status, &error);
+    status = ckpt_check_read(ckpt, &ckpt->manifest.shards[first_piece(reading, &slot->chunk)->shard],
+                             slot->request.offset, slot->chunk.bytes, slot->request.bytes, status, &error);
   } else {
     status = slot->request.status != TR_OK ? slot->request.status : status;
     error = slot->request.error;
@@ -243,16 +260,35 @@ static void finish_own(ckpt_reading *reading, read_slot *slot) {
   write_head(reading, slot->message, status, &error);
 }
 
-static void keep_wanted(const ckpt_reading *reading, const ckpt_chunk *chunk, const uint8_t *data) {
-  const uint32_t tensor = chunk->piece->tensor;
+/* Elements of a piece that begin at byte `offset` of it. */
+static void keep_wanted(const ckpt_reading *reading, const ckpt_piece *saved, uint64_t offset, const uint8_t *data,
+                        size_t bytes) {
+  const uint32_t tensor = saved->tensor;
   const size_t width = tr_dtype_bytes(reading->ckpt->manifest.tensors[tensor].dtype);
-  const uint64_t begin = chunk->piece->begin * width + chunk->offset, end = begin + chunk->bytes;
+  const uint64_t begin = saved->begin * width + offset, end = begin + bytes;
   for (size_t i = reading->first_want[tensor]; i < reading->first_want[tensor + 1]; i++) {
     const tr_piece *piece = reading->wants[i].piece;
     const uint64_t want_begin = piece->begin * width, want_end = want_begin + piece->count * width;
     const uint64_t low = begin > want_begin ? begin : want_begin, high = end < want_end ? end : want_end;
     if (low < high) memcpy((uint8_t *)piece->data + (low - want_begin), data + (low - begin), high - low);
   }
+}
+
+/* Checks and keeps what a chunk has of each of its pieces; *crc is of the piece that it begins in. */
+static tr_status take_chunk(const ckpt_reading *reading, const ckpt_chunk *chunk, const uint8_t *data, uint32_t *crc,
+                            tr_error *error) {
+  uint64_t offset = chunk->offset;
+  size_t place = chunk->place;
+  for (size_t at = 0; at < chunk->bytes; place++, offset = 0) {
+    const ckpt_piece *piece = reading->ckpt->manifest.by_place[place];
+    const uint64_t left = piece->bytes - offset;
+    const size_t now = left < chunk->bytes - at ? (size_t)left : chunk->bytes - at;
+    *crc = tr_crc32c(offset == 0 ? 0 : *crc, data + at, now);
+    if (now == left && *crc != piece->crc32c) return ckpt_fail_piece(reading->ckpt, piece, error);
+    keep_wanted(reading, piece, offset, data + at, now);
+    at += now;
+  }
+  return TR_OK;
 }
 
 /* The message of a chunk, on every rank. */
@@ -286,12 +322,7 @@ static tr_status read_chunks(ckpt_reading *reading, tr_error *error) {
   while (next_chunk(reading, &walk, &chunk)) {
     uint8_t *message = NULL;
     TR_TRY(exchange_chunk(reading, &chunk, &message, error));
-    if (chunk.offset == 0) crc = 0;
-    crc = tr_crc32c(crc, message + HEAD_BYTES, chunk.bytes);
-    if (chunk.offset + chunk.bytes == chunk.piece->bytes && crc != chunk.piece->crc32c) {
-      return ckpt_fail_piece(reading->ckpt, chunk.piece, error);
-    }
-    keep_wanted(reading, &chunk, message + HEAD_BYTES);
+    TR_TRY(take_chunk(reading, &chunk, message + HEAD_BYTES, &crc, error));
     if (message != reading->received) {
       read_ahead_or_note(reading, &reading->slots[reading->next_slot]);
       reading->next_slot = (reading->next_slot + 1) % SLOTS;
@@ -303,7 +334,7 @@ static tr_status read_chunks(ckpt_reading *reading, tr_error *error) {
 /* ---- The whole ----------------------------------------------------------------------------------------------------- */
 
 static size_t message_bytes(const ckpt_reading *reading) {
-  const size_t chunk = HEAD_BYTES + ckpt_chunk_bytes(&reading->ckpt->manifest, CHUNK_BYTES);
+  const size_t chunk = HEAD_BYTES + ckpt_data_bytes(&reading->ckpt->manifest, CHUNK_BYTES);
   return reading->needed_bytes > chunk ? reading->needed_bytes : chunk;
 }
 

@@ -8,7 +8,8 @@ static tr_status open_ckpt(tr_trainer *trainer, const char *url, tr_ckpt **out, 
   tr_store *store = NULL;
   char folder[TR_KEY_BYTES];
   TR_TRY(tr_stores_resolve(trainer->session->stores, url, &store, folder, error));
-  return tr_ckpt_open(trainer->allocator, store, folder, out, error);
+  const tr_ckpt_exchange exchange = tr_session_ckpt_exchange(trainer->session);
+  return tr_ckpt_open_together(trainer->allocator, store, folder, &exchange, out, error);
 }
 
 static void restore_counts(tr_trainer *trainer, const tr_ckpt_meta *meta) {

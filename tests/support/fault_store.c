@@ -74,9 +74,20 @@ static void finish(passed_on *passed) {
   __atomic_add_fetch(&passed->store->faults->bytes_read, original->bytes, __ATOMIC_RELAXED);
 }
 
+static void begin_flight(ts_faults *faults) {
+  const uint64_t now = count(&faults->in_flight);
+  uint64_t most = __atomic_load_n(&faults->most_in_flight, __ATOMIC_RELAXED);
+  while (now > most &&
+         !__atomic_compare_exchange_n(&faults->most_in_flight, &most, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+
+static void end_flight(ts_faults *faults) { __atomic_sub_fetch(&faults->in_flight, 1, __ATOMIC_RELAXED); }
+
 static void inner_done(tr_store_request *copy) {
   passed_on *passed = copy->user;
   tr_store_request *original = passed->original;
+  end_flight(passed->store->faults);
   finish(passed);
   free(passed);
   original->done(original);
@@ -99,8 +110,12 @@ static tr_status submit(void *self, tr_store_request *request, tr_error *error) 
   passed->copy.user = passed;
   passed->original = request;
   passed->store = store;
+  begin_flight(store->faults);
   const tr_status status = store->ops->submit(store->self, &passed->copy, error);
-  if (status != TR_OK) free(passed);
+  if (status != TR_OK) {
+    end_flight(store->faults);
+    free(passed);
+  }
   return status;
 }
 

@@ -21,6 +21,7 @@ typedef struct ts_faults {
   /* Counted by the store (relaxed atomics). */
   uint64_t gets, puts, heads, deletes, lists, commits, sweeps, any;
   uint64_t bytes_read;
+  uint64_t in_flight, most_in_flight; /* submitted and not done */
 } ts_faults;
 
 /* Takes `inner` over when own_inner; `faults` must outlive the store. Ends the process where it cannot be made. */

@@ -114,6 +114,9 @@ typedef struct tr_ckpt tr_ckpt;
  * tensors covered without holes). TR_ERR_NOT_FOUND without a manifest, TR_ERR_CORRUPT with what and where. */
 TR_API TR_MUST_USE tr_status tr_ckpt_open(const tr_allocator *allocator, tr_store *store, const char *folder,
                                           tr_ckpt **out, tr_error *error);
+/* The same by all ranks: one reads the manifest for all. */
+TR_API TR_MUST_USE tr_status tr_ckpt_open_together(const tr_allocator *allocator, tr_store *store, const char *folder,
+                                                   const tr_ckpt_exchange *exchange, tr_ckpt **out, tr_error *error);
 TR_API void tr_ckpt_close(tr_ckpt *ckpt);
 TR_API const tr_ckpt_meta *tr_ckpt_describe(const tr_ckpt *ckpt);
 TR_API uint64_t tr_ckpt_bytes(const tr_ckpt *ckpt); /* of all shards */
