@@ -37,15 +37,6 @@ bool ckpt_elements(tr_dtype dtype, uint32_t ndim, const int64_t *shape, uint64_t
   return true;
 }
 
-size_t ckpt_chunk_bytes(const ckpt_manifest *manifest, size_t limit) {
-  size_t bytes = 1;
-  for (size_t i = 0; i < manifest->piece_count; i++) {
-    if (manifest->pieces[i].bytes >= limit) return limit;
-    if (manifest->pieces[i].bytes > bytes) bytes = (size_t)manifest->pieces[i].bytes;
-  }
-  return bytes;
-}
-
 size_t ckpt_data_bytes(const ckpt_manifest *manifest, size_t limit) {
   size_t bytes = 1;
   for (size_t i = 0; i < manifest->piece_count; i++) {

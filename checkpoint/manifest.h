@@ -63,9 +63,7 @@ void ckpt_manifest_write(const ckpt_manifest *manifest, tr_writer *writer);
 /* Of a shape; false where the number of its elements does not fit 2^62 bytes. */
 bool ckpt_elements(tr_dtype dtype, uint32_t ndim, const int64_t *shape, uint64_t *elements);
 bool ckpt_dtype_of(const char *name, tr_dtype *dtype);
-/* The bytes of the largest piece, at most `limit`: what a buffer for chunks of them needs. At least 1. */
-size_t ckpt_chunk_bytes(const ckpt_manifest *manifest, size_t limit);
-/* The same of all pieces together. */
+/* The bytes of all pieces, at most `limit`: what a buffer for runs of them needs. At least 1. */
 size_t ckpt_data_bytes(const ckpt_manifest *manifest, size_t limit);
 /* "f32 [3, 4]" for messages. */
 void ckpt_describe_shape(char text[160], tr_dtype dtype, uint32_t ndim, const int64_t *shape);

@@ -155,6 +155,17 @@ TR_API TR_MUST_USE tr_status tr_ckpt_remove(const tr_allocator *allocator, tr_st
 TR_API TR_MUST_USE tr_status tr_ckpt_copy(const tr_allocator *allocator, tr_store *from, const char *from_folder,
                                           tr_store *to, const char *to_folder, tr_error *error);
 
+typedef struct tr_ckpt_export_options {
+  size_t struct_bytes;
+  uint64_t file_bytes; /* a file holds so many, but for a larger tensor; 0: 5 GB, as Hugging Face cuts */
+  const char *without; /* tensors whose name begins so are left out: "optimizer."; NULL: none */
+} tr_ckpt_export_options;
+/* Writes the tensors, whole and under their own names, as other programs read them: model.safetensors, or
+ * model-00001-of-0000N.safetensors and then model.safetensors.index.json. Streamed, verified as they pass. Files of these
+ * names are replaced. */
+TR_API TR_MUST_USE tr_status tr_ckpt_export(tr_ckpt *ckpt, tr_store *to, const char *to_folder,
+                                            const tr_ckpt_export_options *options, tr_error *error);
+
 typedef enum tr_keep_best { TR_BEST_NONE = 0, TR_BEST_MIN = 1, TR_BEST_MAX = 2 } tr_keep_best;
 typedef struct tr_retain_options {
   size_t struct_bytes;
