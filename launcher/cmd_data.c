@@ -103,11 +103,19 @@ int data_lock(const tr_cli *cli) {
   data_close(&data);
   return code;
 }
+
+/* ---- index ------------------------------------------------------------------------------------------------------- */
+
 int data_index(const tr_cli *cli) {
-  (void)cli;
-  return 1;
-}
-int data_bench(const tr_cli *cli) {
-  (void)cli;
-  return 1;
+  tr_data data;
+  tr_error error;
+  tr_dataset_index_report report = {.struct_bytes = sizeof report};
+  int code = data_prepare(&data, cli);
+  if (code == 0 && tr_dataset_index(&data.options, cli->to, &report, &error) != TR_OK) {
+    code = remote_failed(&error);
+  } else if (code == 0) {
+    data_print_index(cli, &report);
+  }
+  data_close(&data);
+  return code;
 }

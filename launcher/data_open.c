@@ -2,6 +2,7 @@
 #include "data_open.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -87,6 +88,30 @@ uint32_t data_threads(const tr_cli *cli, uint32_t otherwise) {
     return 0;
   }
   return (uint32_t)threads;
+}
+
+void data_print_index(const tr_cli *cli, const tr_dataset_index_report *report) {
+  char size[32];
+  tr_writer url;
+  if (cli->json) {
+    tr_writer_init(&url, NULL);
+    tr_write_json_string(&url, report->url);
+    printf("{\"format\": \"%s\", \"shards\": %" PRIu64 ", \"samples\": %" PRIu64 ", \"bytes\": %" PRIu64
+           ", \"built\": %s, \"url\": %.*s, \"time_s\": %.3f}\n",
+           report->format, report->shards, report->samples, report->bytes, report->built ? "true" : "false",
+           url.failed ? 2 : (int)url.bytes, url.failed ? "\"\"" : (const char *)url.data, report->seconds);
+    tr_writer_fini(&url);
+    return;
+  }
+  if (cli->quiet) return;
+  tr_format_bytes(report->bytes, size);
+  if (report->url[0] == '\0') {
+    fprintf(stderr, "%s needs no index: %" PRIu64 " samples in %s\n", report->format, report->samples, size);
+  } else {
+    fprintf(stderr, "%s %s: %" PRIu64 " samples in %" PRIu64 " shard%s, %s, %.1f s\n",
+            report->built ? "wrote" : "already there:", report->url, report->samples, report->shards,
+            report->shards == 1 ? "" : "s", size, report->seconds);
+  }
 }
 
 tr_status data_print(const tr_writer *text, tr_error *error) {

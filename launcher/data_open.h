@@ -32,6 +32,9 @@ bool data_number(const char *flag, const char *text, uint64_t *value);
 /* --jobs, or the default; 0 after saying what is wrong. */
 uint32_t data_threads(const tr_cli *cli, uint32_t otherwise);
 
+/* What was done about an index, unless quiet. */
+void data_print_index(const tr_cli *cli, const tr_dataset_index_report *report);
+
 /* Whole lines to standard output. */
 tr_status data_print(const tr_writer *text, tr_error *error);
 

@@ -257,6 +257,27 @@ static tr_status write_shards(pack_call *call, uint32_t threads, tr_error *error
   return status;
 }
 
+/* The shards as a user would write them, with braces. */
+static tr_status index_shards(pack_call *call, tr_error *error) {
+  char url[2 * TR_KEY_BYTES];
+  const char *typed = call->data.cli->words[2];
+  const size_t length = strlen(typed) - (ends_with(typed, ".tar") ? 4 : 0);
+  const char *name = call->record.name + strlen(call->record.name) - 5; /* "shard", where a folder was typed */
+  const bool folder = ends_with(typed, "/") || call->destination.key[0] == '\0';
+  snprintf(url, sizeof url, "%.*s%s%s-{%06d..%06zu}.tar", (int)length, typed,
+           folder && !ends_with(typed, "/") ? "/" : "", folder ? name : "", 0, call->record.count - 1);
+  const char *const urls[] = {url};
+  tr_dataset_options options = call->data.options;
+  options.urls = urls;
+  options.url_count = 1;
+  options.format = "webdataset";
+  options.field_count = 0;
+  tr_dataset_index_report report = {.struct_bytes = sizeof report};
+  TR_TRY(tr_dataset_index(&options, NULL, &report, error));
+  if (!call->data.cli->json) data_print_index(call->data.cli, &report);
+  return TR_OK;
+}
+
 static int run(pack_call *call, uint32_t threads) {
   tr_error error;
   tr_status status = prepare(call, &error);
@@ -271,7 +292,8 @@ static int run(pack_call *call, uint32_t threads) {
     return crew_exit_code(&error);
   }
   summarize(call, before);
-  return 0;
+  if (call->data.cli->no_index) return 0;
+  return index_shards(call, &error) == TR_OK ? 0 : remote_failed(&error);
 }
 
 int data_pack(const tr_cli *cli) {
