@@ -4,6 +4,8 @@
  * again, also when the probe is interrupted. */
 #include "location.h"
 
+#include <trainrun/s3.h>
+
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +27,8 @@ typedef struct probe_answer {
 typedef struct probe {
   tr_location at;
   const char *store_name;
+  bool is_s3;
+  tr_s3_description s3;
   char folder[TR_KEY_BYTES]; /* with a slash at its end */
   bool made[OBJECTS + 1];    /* objects of ours that may be there; the last is the small one */
 
@@ -220,7 +224,14 @@ static void print_rates(const char *name, const double *rates) {
 }
 
 static void print_text(const probe *p) {
+  const tr_s3_description *s3 = &p->s3;
   printf("%-18s %s (%s)\n", "url", p->at.url, p->store_name);
+  if (p->is_s3) {
+    printf("%-18s %s, region %s\n", "endpoint", s3->endpoint, s3->region);
+    s3->access_key[0] == '\0'
+        ? printf("%-18s none, requests are not signed\n", "key")
+        : printf("%-18s %s, from %s\n", "key", s3->access_key, s3->keys_from[0] != '\0' ? s3->keys_from : "its source");
+  }
   print_answer("list", &p->list);
   if (p->list.status == TR_OK) printf("%-18s %.1f ms\n", "  answers in", p->list_ms);
   print_answer("get", &p->get);
@@ -266,6 +277,16 @@ static void print_json(const probe *p) {
   tr_write_text(&out, "{\"url\": ");
   tr_write_json_string(&out, p->at.url);
   tr_write_text(&out, ", \"store\": \"%s\"", p->store_name);
+  if (p->is_s3) {
+    const char *const texts[][2] = {{"endpoint", p->s3.endpoint},
+                                    {"region", p->s3.region},
+                                    {"access_key", p->s3.access_key},
+                                    {"keys_from", p->s3.keys_from}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+      tr_write_text(&out, ", \"%s\": ", texts[i][0]);
+      tr_write_json_string(&out, texts[i][1]);
+    }
+  }
   write_answer(&out, "list", &p->list);
   write_answer(&out, "get", &p->get);
   write_answer(&out, "put", &p->put);
@@ -298,6 +319,8 @@ static tr_status run(probe *p, const tr_cli *cli, tr_error *error) {
   snprintf(p->folder, sizeof p->folder, "%s.trainrun-probe-%ld-%" PRIx64 "/", p->at.prefix, (long)getpid(),
            (uint64_t)tr_clock_wall_ns(NULL));
   probe_list(p);
+  p->s3.struct_bytes = sizeof p->s3;
+  p->is_s3 = tr_store_s3_describe(p->at.store, &p->s3, NULL) == TR_OK; /* the keys are those that were used */
   probe_put(p, memory);
   probe_first_byte(p, memory + OBJECT_BYTES);
   probe_throughput(p, memory);

@@ -40,6 +40,7 @@ static bool copy_key(char *out, size_t capacity, const char *key) {
 tr_status s3_search_take(s3_search *search, const char *from, const char *access_key, const char *secret_key,
                          const char *session_token, int64_t expires_ns, tr_error *error) {
   tr_s3_credentials made = {.expires_ns = expires_ns};
+  snprintf(made.from, sizeof made.from, "%s", from);
   const char *what = NULL, *wrong = "holds blanks or control characters, or is too long";
   if (!copy_key(made.access_key, sizeof made.access_key, access_key)) {
     what = "the access key";

@@ -175,6 +175,25 @@ tr_status tr_store_s3_stats(const tr_store *store, tr_s3_stats *stats, tr_error 
   return TR_OK;
 }
 
+tr_status tr_store_s3_describe(const tr_store *store, tr_s3_description *description, tr_error *error) {
+  s3_store *of = NULL;
+  TR_TRY(store_of(store, &of, error));
+  if (description->struct_bytes != sizeof *description) {
+    return tr_fail(error, TR_ERR_INVALID, "store: the description asked for is of another version");
+  }
+  tr_s3_description made = {.struct_bytes = sizeof made};
+  snprintf(made.endpoint, sizeof made.endpoint, "%s", of->base);
+  snprintf(made.region, sizeof made.region, "%s", of->region);
+  if (of->sign) {
+    pthread_mutex_lock(&of->lock);
+    snprintf(made.access_key, sizeof made.access_key, "%s", of->credentials.access_key);
+    snprintf(made.keys_from, sizeof made.keys_from, "%.95s", of->credentials.from);
+    pthread_mutex_unlock(&of->lock);
+  }
+  *description = made;
+  return TR_OK;
+}
+
 tr_status tr_store_s3_probe_conditional(tr_store *store, const char *key, bool *ignored, tr_error *error) {
   s3_store *of = NULL;
   TR_TRY(store_of(store, &of, error));

@@ -18,6 +18,7 @@ typedef struct tr_s3_credentials {
   char secret_key[256];
   char session_token[TR_S3_SECRET_BYTES]; /* "": none */
   int64_t expires_ns;                     /* wall time; 0: never */
+  char from[96];                          /* where they were found, in words, for people; "": not said */
 } tr_s3_credentials;
 
 /* Where credentials come from. `get` may block (it may run a process or ask a server) and may be called from any thread;
@@ -57,6 +58,16 @@ typedef struct tr_s3_stats {
 } tr_s3_stats;
 /* TR_ERR_INVALID where the store is not one of tr_store_s3_open. */
 TR_API TR_MUST_USE tr_status tr_store_s3_stats(const tr_store *store, tr_s3_stats *stats, tr_error *error);
+
+/* How a store reaches its bucket and as whom; never a secret. */
+typedef struct tr_s3_description {
+  size_t struct_bytes;
+  char endpoint[512], region[64];
+  char access_key[256], keys_from[96]; /* "": requests are not signed; not said */
+} tr_s3_description;
+/* TR_ERR_INVALID where the store is not one of tr_store_s3_open. */
+TR_API TR_MUST_USE tr_status tr_store_s3_describe(const tr_store *store, tr_s3_description *description,
+                                                  tr_error *error);
 
 /* Whether the server keeps the promise of a conditional put: writes and removes `key`. *ignored: it overwrites what is
  * there as if nothing had been asked. */
