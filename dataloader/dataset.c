@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agree.h"
+#include "expand.h"
 #include "files.h"
 #include "tokens_index.h"
 
@@ -257,8 +258,7 @@ static tr_status choose_format(tr_dataset *dataset, const char *name, const dl_f
 
 static tr_status prepare(tr_dataset *dataset, const tr_dataset_options *options, tr_error *error) {
   TR_TRY(tr_arena_create(dataset->allocator, 16 << 10, &dataset->arena, error));
-  TR_TRY(take_options(dataset, options, error));
-  return choose_format(dataset, options->format, &dataset->format, error);
+  return take_options(dataset, options, error);
 }
 
 static tr_status open_dataset(const tr_dataset_options *options, bool index_strict, tr_dataset **out, tr_error *error) {
@@ -284,6 +284,10 @@ static tr_status open_dataset(const tr_dataset_options *options, bool index_stri
     status = prepare(dataset, options, error);
   }
   status = dl_agree(options->exchange, status, error);
+  if (status == TR_OK) status = dl_expand_folders(dataset, options->format, error);
+  if (status == TR_OK) {
+    status = dl_agree(options->exchange, choose_format(dataset, options->format, &dataset->format, error), error);
+  }
   if (status == TR_OK) status = dataset->format->open(dataset, error);
   if (status == TR_OK && tr_dataset_size(dataset) == 0) {
     status = tr_fail(error, TR_ERR_CORRUPT, "data %s: holds no samples", dataset->urls[0]);

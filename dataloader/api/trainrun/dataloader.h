@@ -74,7 +74,7 @@ typedef struct tr_dataset_options {
   const tr_clock *clock;
   tr_log *log;
   tr_stores *stores;
-  const char *const *urls; /* with braces; for idx a prefix, for the others shards */
+  const char *const *urls; /* with braces; for idx a prefix, for the others shards, or a folder of them */
   size_t url_count;
   const char *format; /* "auto", "idx", "webdataset", "mds", "tokens", "csv"; NULL: auto */
   const tr_field_source
