@@ -128,6 +128,8 @@ static void ask_again(s3_slot *slot, const outcome *made) {
   /* An attempt that brought bytes is a new beginning; the quota still counts it. */
   const bool progress = is_read(slot) && slot->head_seen && slot->first_byte_ns != 0;
   if (progress) slot->retry.failures = 0;
+  /* What is still to come must be of the version that the first bytes were of. */
+  if (is_read(slot) && slot->job->known) memcpy(slot->call.if_match, slot->job->info.etag, TR_ETAG_BYTES);
   if (made->kind == S3_TRANSIENT && (slot->call.method == S3_PUT || slot->call.method == S3_POST))
     slot->repeated = true;
   slot->failed_as = made->kind;
