@@ -156,6 +156,7 @@ struct s3_slot {
   /* Retries. */
   s3_retry retry;
   bool stalled;         /* cut by us */
+  bool connected;       /* this attempt was sent, or is about to be */
   bool repeated;        /* an attempt whose answer was lost may have been carried out */
   bool renewed, skewed; /* done once already */
   bool unreachable;     /* it waits because there was no answer at all */

@@ -188,6 +188,16 @@ static int on_seek(void *user, curl_off_t offset, int origin) {
   return CURL_SEEKFUNC_OK;
 }
 
+/* On a kept connection that turns out to be closed libcurl sends the request again by itself. Whether the server had taken
+ * the first is not known. */
+static int on_connected(void *user, char *ip, char *own_ip, int port, int own_port) {
+  (void)ip, (void)own_ip, (void)port, (void)own_port;
+  s3_slot *slot = user;
+  if (slot->connected) slot->repeated = true;
+  slot->connected = true;
+  return CURL_PREREQFUNC_OK;
+}
+
 /* ---- What is sent -------------------------------------------------------------------------------------------------- */
 
 typedef struct header_list {
@@ -330,7 +340,7 @@ static void set_method(s3_slot *slot) {
 static void reset_reply(s3_slot *slot) {
   slot->reply = (s3_reply){0};
   slot->refusal = S3_REFUSAL_NONE;
-  slot->head_seen = slot->stalled = false;
+  slot->head_seen = slot->stalled = slot->connected = false;
   slot->sent_bytes = 0;
   slot->first_byte_ns = 0;
   slot->curl_error[0] = '\0';
@@ -404,6 +414,8 @@ tr_status s3_slot_init(s3_store *store, s3_slot *slot, tr_error *error) {
   lib->easy_setopt(easy, CURLOPT_READDATA, slot);
   lib->easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek);
   lib->easy_setopt(easy, CURLOPT_SEEKDATA, slot);
+  lib->easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_connected);
+  lib->easy_setopt(easy, CURLOPT_PREREQDATA, slot);
   if (store->ca_file != NULL) lib->easy_setopt(easy, CURLOPT_CAINFO, store->ca_file);
   return TR_OK;
 }
