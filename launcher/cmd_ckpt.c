@@ -1,4 +1,4 @@
-/* trainrun ckpt: list, show, verify, copy and remove checkpoints, named as a user names them. */
+/* trainrun ckpt: list, show, verify, copy, export and remove checkpoints, named as a user names them. */
 #include "cli.h"
 #include "location.h"
 
@@ -218,19 +218,45 @@ static int copy(ckpt_call *call) {
   return 0;
 }
 
+/* ---- export ---- */
+
+static int export(ckpt_call *call) {
+  const char *format = call->cli->format != NULL ? call->cli->format : "safetensors", *given = call->cli->words[2];
+  if (strcmp(format, "hf") == 0) {
+    fprintf(stderr,
+            "trainrun ckpt export --format hf: planned, not in this version; --format safetensors writes the "
+            "weights without config.json\n");
+    return EXIT_UNAVAILABLE;
+  }
+  if (strcmp(format, "safetensors") != 0) {
+    fprintf(stderr, "trainrun: ckpt export --format %s: there is safetensors\n", format);
+    return EXIT_USAGE;
+  }
+  char folder[TR_KEY_BYTES];
+  tr_store *to = NULL;
+  tr_ckpt *ckpt = NULL;
+  tr_error error;
+  const tr_ckpt_export_options options = {.struct_bytes = sizeof options, .without = TR_CKPT_OPTIMIZER};
+  tr_status status = find(call, &error);
+  if (status == TR_OK) status = tr_stores_resolve(call->stores, given, &to, folder, &error);
+  if (status == TR_OK) status = tr_ckpt_open(NULL, call->store, call->folder, &ckpt, &error);
+  if (status == TR_OK) status = tr_ckpt_export(ckpt, to, folder, &options, &error);
+  tr_ckpt_close(ckpt);
+  if (status != TR_OK) return failed(&error);
+  if (!call->cli->quiet) printf("%s -> %s (weights, safetensors)\n", call->url, given);
+  return 0;
+}
+
 static const struct {
   const char *name;
   size_t words;
   int (*run)(ckpt_call *call);
-} verbs[] = {{"ls", 2, list}, {"show", 2, show}, {"verify", 2, verify}, {"rm", 2, remove_one}, {"cp", 3, copy}};
+} verbs[] = {{"ls", 2, list},       {"show", 2, show}, {"verify", 2, verify},
+             {"rm", 2, remove_one}, {"cp", 3, copy},   {"export", 3, export}};
 
 int cmd_ckpt(const tr_cli *cli) {
   int (*run)(ckpt_call * call) = NULL;
   const char *verb = cli->word_count > 0 ? cli->words[0] : "";
-  if (strcmp(verb, "export") == 0) {
-    fprintf(stderr, "trainrun ckpt export: planned, not in this version\n");
-    return EXIT_UNAVAILABLE;
-  }
   for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
     if (strcmp(verb, verbs[i].name) == 0 && cli->word_count == verbs[i].words) run = verbs[i].run;
   }

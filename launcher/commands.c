@@ -66,17 +66,19 @@ static const tr_cli_command commands[] = {
      "The job writes a checkpoint and ends with status stopped; the same command goes on with it later. --force: at "
      "once,\n"
      "without a checkpoint.\n\nExample:\n  trainrun stop fashion-mnist\n"},
-    {"ckpt", cmd_ckpt, "list, show, verify, copy and remove checkpoints",
-     "ckpt ls|show|verify|rm CKPT | ckpt cp CKPT DEST",
+    {"ckpt", cmd_ckpt, "list, show, verify, copy, export and remove checkpoints",
+     "ckpt ls|show|verify|rm CKPT | ckpt cp|export CKPT DEST",
      "CKPT is RUN-URL[@latest|@best|@step-N], the URL of a step, or the name of a job.\n"
      "  ls      the checkpoints of a run\n"
      "  show    step, cursor, tensors\n"
      "  verify  reads every byte and checks every checksum\n"
      "  rm      removes one (needs @...; --force removes all of a run)\n"
      "  cp      copies one to DEST/step-<n>, verified as it passes\n"
+     "  export  writes the weights to DEST/model.safetensors, or in several files with an index, for other programs\n"
      "  -f JOB.toml gives run-dir and storage where they are not the defaults.\n\n"
      "Examples:\n  trainrun ckpt ls fashion-mnist\n  trainrun ckpt verify fashion-mnist@best\n"
-     "  trainrun ckpt cp fashion-mnist@latest /backup\n"},
+     "  trainrun ckpt cp fashion-mnist@latest /backup\n"
+     "  trainrun ckpt export fashion-mnist@best s3://models/fashion\n"},
     {"store", cmd_store, "list, copy and remove what is in a bucket; probe one",
      "store ls|rm|probe URL | store get URL DEST | store put SRC URL",
      "Buckets (s3://bucket/key) and folders of this machine alike.\n\n"

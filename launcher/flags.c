@@ -54,7 +54,7 @@ static const flag_row flags[] = {
     {"recursive", NULL, 'r', FLAG_SWITCH, AT(recursive), " store.ls store.rm store.get store.put "},
     {"human-readable", "human", 0, FLAG_SWITCH, AT(human), " store.ls "},
     {"jobs", NULL, 'j', FLAG_VALUE, AT(jobs), " store.get store.put store.rm data.cat data.verify data.pack "},
-    {"format", NULL, 0, FLAG_VALUE, AT(format), OPENS_DATA},
+    {"format", NULL, 0, FLAG_VALUE, AT(format), OPENS_DATA "ckpt.export "},
     {"sequence-length", NULL, 0, FLAG_VALUE, AT(sequence_length), OPENS_DATA},
     {"to", NULL, 0, FLAG_VALUE, AT(to), " data.index "},
     {"output", NULL, 'o', FLAG_VALUE, AT(output), " data.lock "},

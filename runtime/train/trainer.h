@@ -54,9 +54,6 @@ typedef enum tr_save_state {
   TR_SAVE_COMMITTED = 5
 } tr_save_state;
 
-/* Names of tensors of a checkpoint that are no parameters. */
-#define TR_OPTIMIZER_PREFIX "optimizer."
-
 /* The commit under way; zero where there is none. */
 typedef struct tr_commit {
   bool begun;

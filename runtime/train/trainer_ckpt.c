@@ -52,7 +52,7 @@ tr_status tr_trainer_collect(tr_trainer *trainer, uint64_t part, uint64_t parts,
   const size_t states = moments && trainer->optimizer != NULL ? tr_optimizer_states(trainer->optimizer) : 0;
   for (size_t i = 0; i < states; i++) {
     char prefix[64];
-    snprintf(prefix, sizeof prefix, TR_OPTIMIZER_PREFIX "%s/", tr_optimizer_state_name(trainer->optimizer, i));
+    snprintf(prefix, sizeof prefix, TR_CKPT_OPTIMIZER "%s/", tr_optimizer_state_name(trainer->optimizer, i));
     TR_TRY(add_pieces(trainer, prefix, tr_optimizer_state(trainer->optimizer, i), true,
                       tr_split_begin(trained, parts, part) * TR_PARAM_BLOCK,
                       tr_split_end(trained, parts, part) * TR_PARAM_BLOCK, list, error));

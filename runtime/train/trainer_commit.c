@@ -56,7 +56,7 @@ static tr_status commit(tr_trainer *trainer, tr_error *error) {
   tr_ckpt_meta meta = own->meta;
   /* A checkpoint promises that the records up to its step are written. */
   tr_session_drain(trainer->session);
-  TR_TRY(tr_ckpt_records_crc32c(trainer->allocator, own->records, (size_t)trainer->size, TR_OPTIMIZER_PREFIX,
+  TR_TRY(tr_ckpt_records_crc32c(trainer->allocator, own->records, (size_t)trainer->size, TR_CKPT_OPTIMIZER,
                                 &meta.params_crc32c, error));
   TR_TRY(tr_ckpt_commit(&options, &meta, own->records, (size_t)trainer->size, error));
   tr_trainer_retain(trainer);

@@ -126,9 +126,9 @@ static tr_status open_data(tr_trainer *trainer, tr_error *error) {
 static tr_status check_names(const tr_params *params, tr_error *error) {
   for (int32_t i = 0; i < tr_params_size(params); i++) {
     const char *name = tr_params_info(params, i).name;
-    if (strncmp(name, TR_OPTIMIZER_PREFIX, strlen(TR_OPTIMIZER_PREFIX)) == 0) {
+    if (strncmp(name, TR_CKPT_OPTIMIZER, strlen(TR_CKPT_OPTIMIZER)) == 0) {
       return tr_fail(error, TR_ERR_INVALID,
-                     "parameter '%s': names that begin with '" TR_OPTIMIZER_PREFIX "' are the optimizer's", name);
+                     "parameter '%s': names that begin with '" TR_CKPT_OPTIMIZER "' are the optimizer's", name);
     }
   }
   return TR_OK;

@@ -17,6 +17,9 @@ TR_BEGIN_C
 
 enum { TR_TENSOR_NAME_BYTES = 160 };
 
+/* Names of tensors that are no parameters of the model begin so: "optimizer.m/conv1.weight". */
+#define TR_CKPT_OPTIMIZER "optimizer."
+
 /* A run of elements [begin, begin + count) of the row-major tensor `name`. */
 typedef struct tr_piece {
   const char *name; /* "conv1.weight", "optimizer.m/conv1.weight" */
@@ -158,7 +161,7 @@ TR_API TR_MUST_USE tr_status tr_ckpt_copy(const tr_allocator *allocator, tr_stor
 typedef struct tr_ckpt_export_options {
   size_t struct_bytes;
   uint64_t file_bytes; /* a file holds so many, but for a larger tensor; 0: 5 GB, as Hugging Face cuts */
-  const char *without; /* tensors whose name begins so are left out: "optimizer."; NULL: none */
+  const char *without; /* tensors whose name begins so are left out: TR_CKPT_OPTIMIZER; NULL: none */
 } tr_ckpt_export_options;
 /* Writes the tensors, whole and under their own names, as other programs read them: model.safetensors, or
  * model-00001-of-0000N.safetensors and then model.safetensors.index.json. Streamed, verified as they pass. Files of these
