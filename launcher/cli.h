@@ -52,6 +52,7 @@ struct tr_cli {
       *label_column, *seconds, *need, *need_samples;
   const char *seed, *shuffle, *streams, *batch_size, *micro_batch, *format, *sequence_length; /* keys of the job */
   bool order, no_index;
+  const char *export_format; /* of ckpt export */
 
   const char *target;               /* of run and eval: JOB.toml or PROGRAM */
   char *const *arguments;           /* of the program, NULL-terminated */

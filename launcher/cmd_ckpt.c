@@ -221,7 +221,8 @@ static int copy(ckpt_call *call) {
 /* ---- export ---- */
 
 static int export(ckpt_call *call) {
-  const char *format = call->cli->format != NULL ? call->cli->format : "safetensors", *given = call->cli->words[2];
+  const char *format = call->cli->export_format != NULL ? call->cli->export_format : "safetensors",
+             *given = call->cli->words[2];
   if (strcmp(format, "hf") == 0) {
     fprintf(stderr,
             "trainrun ckpt export --format hf: planned, not in this version; --format safetensors writes the "

@@ -212,6 +212,29 @@ static void write_summary(const tr_run *run, const tr_run_outcome *outcome, tr_w
   tr_write_text(writer, "}\n");
 }
 
+/* Where checkpoints go to a bucket, what tells of the run goes beside them: the bucket alone then says what is in it. A copy
+ * that cannot be written is a warning; the folder has the original. */
+static void copy_beside_checkpoints(const tr_run *run) {
+  static const char *const names[] = {"job.resolved.toml", "events.jsonl", "summary.json"};
+  tr_store *store = NULL;
+  char prefix[TR_KEY_BYTES], key[TR_KEY_BYTES + 32];
+  tr_error error;
+  tr_status status = tr_stores_resolve(run->stores, run->info.checkpoint_url, &store, prefix, &error);
+  if (status == TR_OK && strcmp(tr_store_vtable(store, NULL)->name, "file") == 0) return;
+  for (size_t i = 0; status == TR_OK && i < sizeof names / sizeof *names; i++) {
+    char *text = NULL;
+    size_t bytes = 0;
+    snprintf(key, sizeof key, "%s/%s", prefix, names[i]);
+    status = tr_folder_read(run->allocator, run->info.folder, names[i], &text, &bytes, &error);
+    if (status == TR_OK) status = tr_store_put(store, key, text, bytes, false, &error);
+    tr_free(run->allocator, text);
+  }
+  if (status != TR_OK) {
+    tr_logf(run->log, TR_LOG_WARNING, "the copy of the run's records in '%s': %s", run->info.checkpoint_url,
+            error.message);
+  }
+}
+
 tr_status tr_run_finish(tr_run *run, const tr_run_outcome *outcome, tr_error *error) {
   tr_status status = TR_OK;
   if (run->trace.bytes > 0 && !run->trace.failed) {
@@ -236,5 +259,7 @@ tr_status tr_run_finish(tr_run *run, const tr_run_outcome *outcome, tr_error *er
   }
   tr_writer_fini(&summary);
   TR_TRY(status);
-  return tr_run_write_control(run, outcome->status, error);
+  TR_TRY(tr_run_write_control(run, outcome->status, error));
+  copy_beside_checkpoints(run);
+  return TR_OK;
 }

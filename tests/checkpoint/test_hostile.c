@@ -90,11 +90,39 @@ static tr_status judge(tr_store *store, tr_error *error) {
   return status;
 }
 
+static void free_originals(original originals[STEPS][OBJECTS]) {
+  for (int step = 0; step < STEPS; step++) {
+    for (int object = 0; object < OBJECTS; object++) tr_free(NULL, originals[step][object].data);
+  }
+}
+
+/* A number of /proc/self/status; VmHWM is the most that VmRSS ever was. */
+static uint64_t memory_kb(const char *name) {
+  char line[256];
+  unsigned long long found = 0;
+  FILE *status = fopen("/proc/self/status", "r");
+  while (status != NULL && fgets(line, sizeof line, status) != NULL) {
+    if (strncmp(line, name, strlen(name)) == 0) found = strtoull(line + strlen(name), NULL, 10);
+  }
+  if (status != NULL) fclose(status);
+  return found;
+}
+
+/* No more than 64 MiB above `before_kb` at any time. A sanitizer's own memory would count too. */
+static void expect_little_memory(uint64_t before_kb) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  (void)before_kb;
+#else
+  cr_expect_leq(memory_kb("VmHWM:"), before_kb + (64 << 10));
+#endif
+}
+
 Test(hostile, never_loads_what_was_changed, .timeout = 240) {
   tr_store *store = model_store();
   original originals[STEPS][OBJECTS];
   keep_originals(store, originals);
   const uint64_t rounds = ts_long() ? 20000 : 2000;
+  const uint64_t before_kb = memory_kb("VmRSS:");
   for (uint64_t round = 0; round < rounds; round++) {
     char key[128];
     mutate(store, round, originals, key);
@@ -115,9 +143,44 @@ Test(hostile, never_loads_what_was_changed, .timeout = 240) {
     tr_free(NULL, data);
     cr_assert_eq(tr_store_put(store, key, was->data, was->bytes, false, NULL), TR_OK);
   }
-  for (int step = 0; step < STEPS; step++) {
-    for (int object = 0; object < OBJECTS; object++) tr_free(NULL, originals[step][object].data);
+  expect_little_memory(before_kb);
+  free_originals(originals);
+  tr_store_destroy(store);
+}
+
+/* Puts object `from` of one step in the place of object `to` of the other. */
+static void put_original(tr_store *store, original originals[STEPS][OBJECTS], int from_step, int from, int step,
+                         int to) {
+  char key[128];
+  object_key(key, step, to);
+  cr_assert_eq(tr_store_put(store, key, originals[from_step][from].data, originals[from_step][from].bytes, false, NULL),
+               TR_OK);
+}
+
+/* Objects that are whole, in wrong places: shards of a checkpoint among themselves, and any choice of two checkpoints'. */
+Test(hostile, never_loads_whole_objects_from_wrong_places) {
+  tr_store *store = model_store();
+  original originals[STEPS][OBJECTS];
+  keep_originals(store, originals);
+  const uint64_t before_kb = memory_kb("VmRSS:");
+  for (int a = 1; a < OBJECTS; a++) {
+    for (int b = 1; b < OBJECTS; b++) {
+      put_original(store, originals, 0, b, 0, a);
+      put_original(store, originals, 0, a, 0, b);
+      tr_error error = {.status = TR_OK};
+      cr_expect_eq(judge(store, &error), a == b ? TR_OK : TR_ERR_CORRUPT, "%d and %d: %s", a, b, error.message);
+      put_original(store, originals, 0, a, 0, a);
+      put_original(store, originals, 0, b, 0, b);
+    }
   }
+  for (unsigned choice = 0; choice < 1u << OBJECTS; choice++) {
+    for (int object = 0; object < OBJECTS; object++)
+      put_original(store, originals, choice >> object & 1, object, 0, object);
+    tr_error error = {.status = TR_OK};
+    cr_expect_eq(judge(store, &error), choice == 0 ? TR_OK : TR_ERR_CORRUPT, "choice %u: %s", choice, error.message);
+  }
+  expect_little_memory(before_kb);
+  free_originals(originals);
   tr_store_destroy(store);
 }
 
@@ -128,6 +191,34 @@ static void put_manifest(tr_store *store, const char *rest, size_t rest_bytes) {
   memcpy(text + 21, rest, rest_bytes);
   cr_assert_eq(tr_store_put(store, "r/step-1/manifest.json", text, rest_bytes + 21, false, NULL), TR_OK);
   free(text);
+}
+
+/* One bit of a manifest changed by one who makes the CRC fit: it is refused, or what it loads is right all the same. */
+Test(hostile, loads_nothing_wrong_from_a_manifest_with_a_flipped_bit_whose_crc_fits, .timeout = 240) {
+  tr_store *store = model_store();
+  model_save(store, "r", 1, SHARDS);
+  void *text = NULL;
+  size_t bytes = 0, refused = 0;
+  cr_assert_eq(tr_store_get_all(store, NULL, "r/step-1/manifest.json", 1 << 24, &text, &bytes, NULL), TR_OK);
+  char *rest = (char *)text + 21;
+  const size_t rest_bytes = bytes - 21;
+  const uint64_t rounds = ts_long() ? 20000 : 1500;
+  const uint64_t before_kb = memory_kb("VmRSS:");
+  for (uint64_t round = 0; round < rounds; round++) {
+    const size_t at = (size_t)pick(round, 10, rest_bytes);
+    const char bit = (char)(1u << pick(round, 11, 8));
+    rest[at] ^= bit;
+    put_manifest(store, rest, rest_bytes);
+    tr_error error = {.status = TR_OK};
+    const tr_status status = model_load(store, "r/step-1", 1, 0, 1, NULL, &error);
+    cr_assert_neq(status, TR_ERR_BUG, "round %d: wrong values were loaded", (int)round);
+    if (status != TR_OK) refused++;
+    rest[at] ^= bit;
+  }
+  cr_expect_gt(refused, rounds / 4);
+  expect_little_memory(before_kb);
+  tr_free(NULL, text);
+  tr_store_destroy(store);
 }
 
 /* The text behind the CRC, with one part replaced. */
