@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <trainrun/trainrun.h>
 #include <unistd.h>
 
@@ -33,6 +34,13 @@ typedef struct bench {
   double steps_s[STEPS_MAX];
   tr_error error;
 } bench;
+
+/* Of all threads: says what was spent where other programs disturb the times. */
+static double cpu_s(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
 
 static double now_s(void) { return (double)bench_now_ns() * 1e-9; }
 
@@ -142,8 +150,9 @@ static tr_status beside_training(bench *b, size_t steps) {
   const double cores = (double)tr_pool_threads(b->pool);
   committer c = {.b = b};
   size_t before = 0, during = 0;
+  const double cpu_before = cpu_s();
   for (; before < steps; before++) b->steps_s[before] = run_step(b);
-  const double begun = now_s();
+  const double begun = now_s(), cpu_begun = cpu_s();
   c.step = b->step;
   TR_TRY(begin(b, (uint64_t)(bytes * 0.6 / (0.015 * cores))));
   const double begin_s = now_s() - begun;
@@ -157,11 +166,14 @@ static tr_status beside_training(bench *b, size_t steps) {
   pthread_create(&c.thread, NULL, commit, &c);
   if (steps + during < STEPS_MAX) b->steps_s[steps + during++] = run_step(b);
   pthread_join(c.thread, NULL);
+  const double cpu_ended = cpu_s();
   const double blocked_s = begin_s + (double)tr_ckpt_save_blocked_ns(b->save) * 1e-9 / cores;
   tr_ckpt_save_destroy(b->save);
   b->save = NULL;
   printf("{\"name\": \"beside training\", \"bytes\": %.0f, \"blocked_s\": %.6f, \"uploaded_s\": %.6f", bytes, blocked_s,
          uploaded_s);
+  printf(", \"step_cpu_s\": %.6f, \"step_cpu_during_s\": %.6f", (cpu_begun - cpu_before) / (double)before,
+         (cpu_ended - cpu_begun) / (double)during);
   print_list("before_s", b->steps_s, before);
   print_list("during_s", b->steps_s + steps, during);
   for (size_t i = 0; i < steps; i++) b->steps_s[i] = run_step(b);
