@@ -206,8 +206,7 @@ class Connection:
             await self.client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         await self.server.send_head("%s %s HTTP/1.1" % (request.method, request.target), without(headers, *HOP))
         count = 0
-        async for piece in body_of(self.client, request.frame):
-            await plan.pace(piece)
+        async for piece in plan.pace(body_of(self.client, request.frame)):
             count += len(piece)
             self.proxy.counts["bytes_in"] += len(piece)
             if "reset_upload" in plan and count >= plan["reset_upload"]:
@@ -256,8 +255,7 @@ class Connection:
         total = frame if isinstance(frame, int) else 1
         cuts = Cuts(plan, total, random.Random("%s/%d" % (self.proxy.seed, self.proxy.counts["requests"])))
         offset = 0
-        async for piece in body:
-            await plan.pace(piece)
+        async for piece in plan.pace(body):
             for part, what in cuts.split(offset, piece):
                 offset += len(part)
                 self.proxy.counts["bytes_out"] += len(part)

@@ -20,6 +20,7 @@ CODES = {200: "InternalError", 403: "AccessDenied", 404: "NoSuchKey", 412: "Prec
          500: "InternalError", 503: "SlowDown"}
 # A store refuses a request whose date is further off than this.
 SKEW_ALLOWED_S = 300
+PACED_PIECE = 16 * 1024
 
 
 class Request:
@@ -68,7 +69,8 @@ class Rule:
     async def take(self, count):
         """Waits until `count` bytes fit under bytes_per_s, which all connections share."""
         now = time.monotonic()
-        begin = max(now, self.next_free_s)
+        # A sleep that took too long is made up for.
+        begin = max(now - 0.02, self.next_free_s)
         self.next_free_s = begin + count / self.fault["bytes_per_s"]
         if self.next_free_s - now > 0.002:
             await asyncio.sleep(self.next_free_s - now)
@@ -87,9 +89,15 @@ class Plan(dict):
                 if "bytes_per_s" in rule.fault:
                     self.limits.append(rule)
 
-    async def pace(self, piece):
-        for rule in self.limits:
-            await rule.take(len(piece))
+    async def pace(self, body):
+        """The pieces of a body, no faster than the rules allow: small ones then, so that all connections move alike and
+        a first byte is not late for want of bandwidth."""
+        async for piece in body:
+            step = PACED_PIECE if self.limits else len(piece)
+            for at in range(0, len(piece), step):
+                for rule in self.limits:
+                    await rule.take(len(piece[at:at + step]))
+                yield piece[at:at + step]
 
 
 class Answer:
