@@ -86,6 +86,11 @@ static tr_status take_page(folder *f, const tr_list_page *page, char after[TR_KE
   return TR_OK;
 }
 
+/* What a store says names a key; a user knows the URL. */
+static tr_status blame(const char *url, tr_status status, tr_error *error) {
+  return status == TR_OK ? TR_OK : tr_error_context(error, status, "data %s", url);
+}
+
 static tr_status list(folder *f, tr_writer *urls, tr_error *error) {
   char after[TR_KEY_BYTES] = "";
   void *self;
@@ -93,7 +98,8 @@ static tr_status list(folder *f, tr_writer *urls, tr_error *error) {
   tr_status status;
   do {
     tr_list_page page = {0};
-    TR_TRY(ops->list(self, f->prefix, after[0] != '\0' ? after : NULL, PAGE_KEYS, &page, error));
+    status = ops->list(self, f->prefix, after[0] != '\0' ? after : NULL, PAGE_KEYS, &page, error);
+    if (status != TR_OK) return blame(f->url, status, error);
     status = take_page(f, &page, after, urls, error);
     ops->list_free(self, &page);
   } while (status == TR_OK && after[0] != '\0');
@@ -110,7 +116,7 @@ static tr_status is_mds(const folder *f, bool *yes, tr_error *error) {
   memcpy(key + length, "index.json", sizeof "index.json");
   const tr_status status = tr_store_head(f->store, key, &info, error);
   *yes = status == TR_OK;
-  return status == TR_ERR_NOT_FOUND ? TR_OK : status;
+  return status == TR_ERR_NOT_FOUND ? TR_OK : blame(f->url, status, error);
 }
 
 /* "s3://bucket/train": no shard is called so, but a folder may be. Where it names an object after all, it is that. */
@@ -120,7 +126,7 @@ static tr_status may_be_folder(const char *url, tr_store *store, const char *key
   if (*yes || strchr(dl_url_name(url), '.') != NULL || kind_of(url, NULL) != NULL) return TR_OK;
   const tr_status status = tr_store_head(store, key, &info, error);
   *yes = status == TR_ERR_NOT_FOUND;
-  return *yes ? TR_OK : status;
+  return *yes ? TR_OK : blame(url, status, error);
 }
 
 static tr_status keep(const char *url, tr_writer *urls) {
