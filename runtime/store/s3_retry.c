@@ -78,7 +78,8 @@ bool s3_retry_next(const s3_retry_policy *policy, s3_quota *quota, s3_retry *ret
     retry->exhausted = true;
     delay = most / 2 + delay / 2;
   }
-  if (retry_after_ns > S3_RETRY_CAP_NS) retry_after_ns = S3_RETRY_CAP_NS;
+  const uint64_t longest = delay + S3_RETRY_AFTER_CAP_NS;
+  if (retry_after_ns > longest) retry_after_ns = longest;
   *delay_ns = delay > retry_after_ns ? delay : retry_after_ns;
   return true;
 }

@@ -2,7 +2,8 @@
  * randomness.
  *
  * A request is tried `attempts` times, with full jitter over a base that doubles (50 ms after a transient error, 1 s after
- * throttling), at most 20 s, or what Retry-After says. A retry costs tokens of a quota that all requests of a store share;
+ * throttling), at most 20 s; what Retry-After says beyond that is waited for too, up to 5 s (a server that is just starting
+ * asks for two minutes and is there in one second). A retry costs tokens of a quota that all requests of a store share;
  * its success gives them back, a success at the first attempt gives one: a server that fails everything is not asked twice
  * as often. A persistent request goes on past attempts and quota, ever more seldom, up to once in 20 s. */
 #ifndef TRAINRUN_STORE_S3_RETRY_H
@@ -12,7 +13,8 @@
 
 enum { S3_QUOTA_TOKENS = 500, S3_COST_TRANSIENT = 14, S3_COST_THROTTLED = 5 };
 
-#define S3_RETRY_CAP_NS UINT64_C(20000000000)
+#define S3_RETRY_CAP_NS       UINT64_C(20000000000)
+#define S3_RETRY_AFTER_CAP_NS UINT64_C(5000000000)
 
 typedef enum s3_kind {
   S3_FINE,

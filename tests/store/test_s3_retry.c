@@ -86,10 +86,10 @@ Test(retry, does_what_retry_after_says_within_limits) {
   s3_quota quota = {.tokens = S3_QUOTA_TOKENS};
   s3_retry retry = {0};
   uint64_t delay = 0;
-  cr_assert(s3_retry_next(&standard, &quota, &retry, S3_THROTTLED, 7000 * millisecond, 1, &delay));
-  cr_expect_eq(delay, 7000 * millisecond);
+  cr_assert(s3_retry_next(&standard, &quota, &retry, S3_THROTTLED, 4000 * millisecond, 1, &delay));
+  cr_expect_eq(delay, 4000 * millisecond);
   cr_assert(s3_retry_next(&standard, &quota, &retry, S3_THROTTLED, UINT64_MAX, 1, &delay));
-  cr_expect_eq(delay, S3_RETRY_CAP_NS, "a server cannot put us to sleep");
+  cr_expect_eq(delay, S3_RETRY_AFTER_CAP_NS, "a server cannot put us to sleep");
 }
 
 Test(retry, stops_when_the_shared_quota_is_used_up_and_fills_it_by_successes) {
