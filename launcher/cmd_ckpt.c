@@ -243,7 +243,7 @@ static int export(ckpt_call *call) {
   if (status == TR_OK) status = tr_ckpt_open(NULL, call->store, call->folder, &ckpt, &error);
   if (status == TR_OK) status = tr_ckpt_export(ckpt, to, folder, &options, &error);
   tr_ckpt_close(ckpt);
-  if (status != TR_OK) return failed(&error);
+  if (status != TR_OK) return remote_failed(&error);
   if (!call->cli->quiet) printf("%s -> %s (weights, safetensors)\n", call->url, given);
   return 0;
 }
