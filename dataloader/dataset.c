@@ -8,6 +8,7 @@
 #include "expand.h"
 #include "files.h"
 #include "tokens_index.h"
+#include "transform.h"
 
 enum { URLS_MAX = 1000000, PROBE_BYTES = 512, STREAMS_DEFAULT = 64, BLOCK_SAMPLES_MAX = 4096 };
 #define BLOCK_BYTES ((uint64_t)1 << 20)
@@ -258,6 +259,7 @@ static tr_status choose_format(tr_dataset *dataset, const char *name, const dl_f
 
 static tr_status prepare(tr_dataset *dataset, const tr_dataset_options *options, tr_error *error) {
   TR_TRY(tr_arena_create(dataset->allocator, 16 << 10, &dataset->arena, error));
+  TR_TRY(dl_transforms_check(options->transforms, options->transform_count, error));
   return take_options(dataset, options, error);
 }
 
@@ -291,6 +293,10 @@ static tr_status open_dataset(const tr_dataset_options *options, bool index_stri
   if (status == TR_OK) status = dataset->format->open(dataset, error);
   if (status == TR_OK && tr_dataset_size(dataset) == 0) {
     status = tr_fail(error, TR_ERR_CORRUPT, "data %s: holds no samples", dataset->urls[0]);
+  }
+  if (status == TR_OK && options->transform_count > 0) {
+    status = dl_transforms_create(options->allocator, 0, options->transforms, options->transform_count, dataset->fields,
+                                  dataset->field_count, &dataset->transforms, error);
   }
   if (status != TR_OK) {
     tr_dataset_close(dataset);
@@ -331,6 +337,7 @@ tr_status tr_dataset_index(const tr_dataset_options *options, const char *folder
 void tr_dataset_close(tr_dataset *dataset) {
   if (dataset == NULL) return;
   if (dataset->format != NULL) dataset->format->close(dataset);
+  dl_transforms_destroy(dataset->transforms);
   dl_scratch_fini(&dataset->scratch);
   pthread_mutex_destroy(&dataset->lock);
   tr_free(dataset->allocator, dataset->urls);
@@ -351,7 +358,7 @@ uint64_t tr_dataset_size(const tr_dataset *dataset) {
 }
 
 size_t tr_dataset_fields(const tr_dataset *dataset, const tr_field **fields) {
-  *fields = dataset->fields;
+  *fields = dataset->transforms != NULL ? dl_transforms_fields(dataset->transforms) : dataset->fields;
   return dataset->field_count;
 }
 
@@ -480,7 +487,7 @@ static void give_back(tr_dataset *dataset, dl_scratch *borrowed) {
 
 tr_status tr_dataset_read(tr_dataset *dataset, uint64_t id, void *const *to, tr_error *error) {
   TR_TRY(check_id(dataset, id, error));
-  const dl_sample sample = dl_dataset_sample(dataset, 0, id, NULL);
+  const dl_sample sample = dl_dataset_sample(dataset, 0, id, dataset->transforms);
   dl_scratch own, *scratch = borrow(dataset, &own);
   const tr_status status = dl_dataset_read(dataset, &sample, false, to, scratch, error);
   give_back(dataset, scratch);

@@ -116,10 +116,11 @@ struct tr_dataset {
   uint64_t *block_samples;
   size_t block_count;
 
-  tr_field fields[TR_FIELDS_MAX];
+  tr_field fields[TR_FIELDS_MAX]; /* as decoded */
   const char *sources[TR_FIELDS_MAX];
   size_t field_count;
-  bool in_memory; /* reading a sample does no I/O */
+  dl_transforms *transforms; /* of tr_dataset_fields and tr_dataset_read; NULL: none */
+  bool in_memory;            /* reading a sample does no I/O */
   /* Bytes of the largest packed range once it is unpacked; 0: nothing is packed. Set before dl_dataset_set_shards. */
   uint64_t unpacked_bytes_max;
 

@@ -50,8 +50,9 @@ tr_status dl_same_shape(const tr_field *expected, const tr_field *found, tr_erro
   format_shape(expected, should);
   const bool images = expected->dtype == TR_U8 && found->dtype == TR_U8 && expected->ndim == 3 && found->ndim == 3 &&
                       expected->shape[2] == found->shape[2];
-  return tr_fail(error, TR_ERR_CORRUPT, "it is %s, the first sample of the data set is %s%s", is, should,
-                 images ? "; add random-resized-crop N, or resize N and center-crop N, to data.transforms" : "");
+  return tr_fail(
+      error, TR_ERR_CORRUPT, "it is %s, the first sample of the data set is %s%s", is, should,
+      images ? "; random-resized-crop N, or resize N and center-crop N, in its transforms make them alike" : "");
 }
 
 tr_status dl_image_believe(uint64_t pixel_bytes, uint64_t file_bytes, uint64_t most_a_byte, tr_error *error) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ring.h"
+#include "transform.h"
 
 enum {
   /* Steps that the ring holds at most: data that needs no I/O is copied just in time, storage may stall for a while. */
@@ -17,6 +18,7 @@ enum {
 struct tr_loader {
   const tr_allocator *allocator;
   tr_dataset *dataset;
+  dl_transforms *transforms; /* NULL: none */
   dl_ring ring;
 
   /* The batch that is being delivered. */
@@ -47,10 +49,11 @@ static tr_status check_options(const tr_loader_options *options, tr_error *error
 }
 
 /* How many slots: what the budget holds, but two steps at least, and not more than there is use for. */
-static uint64_t slots_of(const tr_loader_options *options, const dl_plan *plan) {
+static uint64_t slots_of(const tr_loader_options *options, const dl_ring *ring) {
+  const dl_plan *plan = &ring->plan;
   const uint64_t run = dl_plan_run_max(plan);
   const uint64_t steps_most = options->dataset->in_memory ? STEPS_IN_MEMORY : STEPS_STORED;
-  const uint64_t slot_bytes = dl_ring_slot_bytes(options->dataset, plan->micro_batch);
+  const uint64_t slot_bytes = dl_ring_slot_bytes(ring->fields, options->dataset->field_count, plan->micro_batch);
   uint64_t slots = options->prefetch_bytes / (slot_bytes > 0 ? slot_bytes : 1);
   if (slots > run * steps_most) slots = run * steps_most;
   if (slots < run * STEPS_LEAST) slots = run * STEPS_LEAST;
@@ -70,6 +73,14 @@ static tr_status open_sampler(const tr_loader_options *options, tr_sampler **out
 
 static tr_status start(tr_loader *loader, const tr_loader_options *options, tr_error *error) {
   dl_ring *ring = &loader->ring;
+  const tr_dataset *dataset = options->dataset;
+  ring->fields = dataset->fields;
+  if (options->transform_count > 0) {
+    TR_TRY(dl_transforms_create(options->allocator, options->seed, options->transforms, options->transform_count,
+                                dataset->fields, dataset->field_count, &loader->transforms, error));
+    ring->fields = dl_transforms_fields(loader->transforms);
+    ring->transforms = loader->transforms;
+  }
   TR_TRY(open_sampler(options, &ring->sampler, error));
   ring->plan = (dl_plan){.samples = tr_sampler_size(ring->sampler),
                          .batch_size = options->batch_size,
@@ -96,8 +107,8 @@ static tr_status start(tr_loader *loader, const tr_loader_options *options, tr_e
   ring->map = options->map;
   ring->map_self = options->map_self;
   ring->skip_corrupt = options->skip_corrupt;
-  const tr_status status = dl_ring_start(ring, slots_of(options, &ring->plan),
-                                         options->threads > 0 ? options->threads : 1, error);
+  const tr_status status = dl_ring_start(ring, slots_of(options, ring), options->threads > 0 ? options->threads : 1,
+                                         error);
   if (status != TR_OK) dl_ring_stop(ring);
   return status;
 }
@@ -111,6 +122,7 @@ tr_status tr_loader_open(const tr_loader_options *options, tr_loader **out, tr_e
   const tr_status status = start(loader, options, error);
   if (status != TR_OK) {
     tr_sampler_destroy(loader->ring.sampler);
+    dl_transforms_destroy(loader->transforms);
     tr_free(loader->allocator, loader->skipped);
     tr_free(loader->allocator, loader);
     return status;
@@ -123,12 +135,14 @@ void tr_loader_close(tr_loader *loader) {
   if (loader == NULL) return;
   dl_ring_stop(&loader->ring);
   tr_sampler_destroy(loader->ring.sampler);
+  dl_transforms_destroy(loader->transforms);
   tr_free(loader->allocator, loader->skipped);
   tr_free(loader->allocator, loader);
 }
 
 size_t tr_loader_fields(const tr_loader *loader, const tr_field **fields) {
-  return tr_dataset_fields(loader->dataset, fields);
+  *fields = loader->ring.fields;
+  return loader->dataset->field_count;
 }
 
 uint64_t tr_loader_batches(const tr_loader *loader) { return loader->ring.plan.batches; }

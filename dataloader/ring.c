@@ -8,9 +8,9 @@ enum { ALIGN = 64, SKIPS_LOGGED_MAX = 20 };
 
 static uint64_t rounded(uint64_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
-uint64_t dl_ring_slot_bytes(const tr_dataset *dataset, uint64_t micro_batch) {
+uint64_t dl_ring_slot_bytes(const tr_field *fields, size_t field_count, uint64_t micro_batch) {
   uint64_t total = 0;
-  for (size_t i = 0; i < dataset->field_count; i++) total += rounded(dataset->fields[i].bytes * micro_batch);
+  for (size_t i = 0; i < field_count; i++) total += rounded(fields[i].bytes * micro_batch);
   return total;
 }
 
@@ -21,9 +21,9 @@ static tr_status read_row(dl_ring *ring, const dl_slot *slot, uint32_t row, dl_s
   const tr_dataset *dataset = ring->dataset;
   void *to[TR_FIELDS_MAX];
   for (size_t i = 0; i < dataset->field_count; i++) {
-    to[i] = (uint8_t *)slot->fields[i] + row * dataset->fields[i].bytes;
+    to[i] = (uint8_t *)slot->fields[i] + row * ring->fields[i].bytes;
   }
-  const dl_sample sample = dl_dataset_sample(dataset, slot->epoch, slot->ids[row], NULL);
+  const dl_sample sample = dl_dataset_sample(dataset, slot->epoch, slot->ids[row], ring->transforms);
   tr_status status = dl_dataset_read(dataset, &sample, false, to, scratch, error);
   *of_sample = status == TR_ERR_CORRUPT;
   if (status == TR_OK && ring->map != NULL) {
@@ -41,7 +41,7 @@ static tr_status read_row(dl_ring *ring, const dl_slot *slot, uint32_t row, dl_s
 static void clear_rows(const dl_ring *ring, const dl_slot *slot, uint64_t begin, uint64_t end) {
   if (begin == end) return;
   for (size_t i = 0; i < ring->dataset->field_count; i++) {
-    const size_t bytes = ring->dataset->fields[i].bytes;
+    const size_t bytes = ring->fields[i].bytes;
     memset((uint8_t *)slot->fields[i] + begin * bytes, 0, (end - begin) * bytes);
   }
   for (uint64_t row = begin; row < end; row++) slot->row_weight[row] = 0;
@@ -183,7 +183,7 @@ void dl_ring_give_back(dl_ring *ring, uint64_t ticket) {
 static tr_status make_slots(dl_ring *ring, uint64_t slot_count, tr_error *error) {
   const tr_dataset *dataset = ring->dataset;
   const uint64_t micro_batch = ring->plan.micro_batch;
-  const uint64_t slot_bytes = dl_ring_slot_bytes(dataset, micro_batch);
+  const uint64_t slot_bytes = dl_ring_slot_bytes(ring->fields, dataset->field_count, micro_batch);
   const size_t fields_bytes = rounded(dataset->field_count * sizeof(void *));
   const size_t ids_bytes = rounded(micro_batch * sizeof(uint64_t)), weight_bytes = rounded(micro_batch * sizeof(float));
   const size_t meta_bytes = fields_bytes + ids_bytes + weight_bytes;
@@ -208,7 +208,7 @@ static tr_status make_slots(dl_ring *ring, uint64_t slot_count, tr_error *error)
     meta += meta_bytes;
     for (size_t f = 0; f < dataset->field_count; f++) {
       slot->fields[f] = pinned;
-      pinned += rounded(dataset->fields[f].bytes * micro_batch);
+      pinned += rounded(ring->fields[f].bytes * micro_batch);
     }
   }
   return TR_OK;

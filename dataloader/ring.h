@@ -39,6 +39,8 @@ typedef struct dl_ring {
   tr_trace *trace;
   tr_device *device;
   const tr_dataset *dataset;
+  const dl_transforms *transforms; /* NULL: none */
+  const tr_field *fields;          /* as they come out of them; as many as the data set has */
   dl_plan plan;
   tr_sample_map map;
   void *map_self;
@@ -78,6 +80,6 @@ dl_slot *dl_ring_slot(dl_ring *ring, uint64_t ticket);
 /* All tickets below `ticket`. */
 void dl_ring_give_back(dl_ring *ring, uint64_t ticket);
 /* Bytes of pinned memory of one slot. */
-uint64_t dl_ring_slot_bytes(const tr_dataset *dataset, uint64_t micro_batch);
+uint64_t dl_ring_slot_bytes(const tr_field *fields, size_t field_count, uint64_t micro_batch);
 
 #endif

@@ -145,10 +145,17 @@ static tr_status check_values(const dl_transforms *t, const char *spec, const dl
   return TR_OK;
 }
 
+tr_status dl_transforms_check(const char *const *specs, size_t count, tr_error *error) {
+  dl_op op;
+  if (count > DL_OPS_MAX) return tr_fail(error, TR_ERR_CONFIG, "transforms: more than %d", DL_OPS_MAX);
+  for (size_t i = 0; i < count; i++) TR_TRY(dl_op_parse(specs[i], &op, error));
+  return TR_OK;
+}
+
 static tr_status make(dl_transforms *t, const char *const *specs, size_t count, const tr_field *fields,
                       size_t field_count, tr_error *error) {
   dl_op op;
-  if (count > DL_OPS_MAX) return tr_fail(error, TR_ERR_CONFIG, "transforms: more than %d", DL_OPS_MAX);
+  TR_TRY(dl_transforms_check(specs, count, error));
   for (size_t i = 0; i < count; i++) {
     TR_TRY(dl_op_parse(specs[i], &op, error));
     TR_TRY(add_op(t, specs[i], &op, error));

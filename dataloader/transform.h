@@ -14,6 +14,8 @@
 /* `fields` are as decoded from the first sample. Errors are TR_ERR_CONFIG and name the spec and what it could be. */
 tr_status dl_transforms_create(const tr_allocator *allocator, uint64_t seed, const char *const *specs, size_t count,
                                const tr_field *fields, size_t field_count, dl_transforms **out, tr_error *error);
+/* Only how they are written. */
+tr_status dl_transforms_check(const char *const *specs, size_t count, tr_error *error);
 void dl_transforms_destroy(dl_transforms *transforms);
 /* [field_count of the data set] */
 const tr_field *dl_transforms_fields(const dl_transforms *transforms);

@@ -98,14 +98,18 @@ static const tr_value *find_set(const tr_session *session, const char *set, char
 }
 
 static tr_status refuse_planned(tr_session *session, tr_error *error) {
-  static const char *const planned[] = {"data.transforms", "data.valid-transforms", "data.cache.dir",
-                                        "data.cache.memory", "data.sequence-length"};
+  static const char *const planned[] = {"data.cache.dir", "data.cache.memory"};
   for (size_t i = 0; i < sizeof planned / sizeof *planned; i++) {
     if (tr_config_is_set(session->config, planned[i])) {
       return tr_fail(error, TR_ERR_UNSUPPORTED, "%s: planned, not in this version", planned[i]);
     }
   }
   return TR_OK;
+}
+
+/* They live as long as the config. */
+static size_t transforms_of(const tr_config *config, const char *set, const char *const **transforms) {
+  return tr_config_strings(config, strcmp(set, "train") == 0 ? "data.transforms" : "data.valid-transforms", transforms);
 }
 
 static tr_status index_folder(tr_session *session, tr_arena *arena, const char **folder, tr_error *error) {
@@ -144,6 +148,10 @@ tr_status tr_session_open_dataset(tr_session *session, const char *set, tr_datas
     options.fields = found.fields;
     options.field_count = found.field_count;
     options.exchange = &exchange;
+    options.transform_count = transforms_of(session->config, set, &options.transforms);
+    if (tr_config_is_set(session->config, "data.sequence-length")) {
+      options.sequence_length = (uint64_t)tr_config_integer(session->config, "data.sequence-length");
+    }
     status = tr_dataset_open(&options, out, error);
   }
   tr_arena_destroy(arena);
@@ -169,6 +177,8 @@ uint64_t tr_session_micro_batch(const tr_session *session) {
 tr_loader_options tr_session_loader_options(tr_session *session, const char *set, tr_dataset *dataset) {
   const tr_config *config = session->config;
   const bool train = strcmp(set, "train") == 0;
+  const char *const *transforms = NULL;
+  const size_t transform_count = transforms_of(config, set, &transforms);
   return (tr_loader_options){
       .struct_bytes = sizeof(tr_loader_options),
       .allocator = session->allocator,
@@ -188,6 +198,8 @@ tr_loader_options tr_session_loader_options(tr_session *session, const char *set
       .prefetch_bytes = tr_config_bytes(config, "data.prefetch"),
       .threads = 1,
       .skip_corrupt = strcmp(tr_config_text(config, "data.on-corrupt"), "skip") == 0,
+      .transforms = transforms,
+      .transform_count = transform_count,
   };
 }
 

@@ -61,8 +61,9 @@ typedef struct tr_dataset tr_dataset;
 enum { TR_FIELDS_MAX = 16, TR_FIELD_NAME_BYTES = 64 };
 
 /* Where a field comes from: WebDataset's suffix ("png", "cls", "json.box": numbers in a JSON member), an IDX file's
- * suffix to the URL ("-images-idx3-ubyte", with or without ".gz"), a CSV column, several joined ("x1,x2") or all that
- * no other field names ("*"); CSV is f32, or i32 where the source ends in ":i32". */
+ * suffix to the URL ("-images-idx3-ubyte", with or without ".gz"), an MDS column or a member of a JSON column
+ * ("meta.box"), "tokens" or "targets" of files of tokens, a CSV column, several joined ("x1,x2") or all that no other field
+ * names ("*"); CSV is f32, or i32 where the source ends in ":i32". */
 typedef struct tr_field_source {
   const char *name;
   const char *source;
@@ -74,18 +75,19 @@ typedef struct tr_dataset_options {
   const tr_clock *clock;
   tr_log *log;
   tr_stores *stores;
-  const char *const *urls; /* with braces; for idx a prefix, for the others shards, or a folder of them */
+  const char *const *urls; /* with braces; for idx a prefix, for mds folders, for the others shards or a folder of them */
   size_t url_count;
   const char *format; /* "auto", "idx", "webdataset", "mds", "tokens", "csv"; NULL: auto */
   const tr_field_source
-      *fields; /* none: the format's own (idx: image, label; csv: every column; webdataset: suffixes of
-                                    the first sample) */
+      *fields; /* none: the format's own (idx: image, label; tokens: tokens, targets; csv and mds: every
+                                    column that can be one; webdataset: suffixes of the first sample) */
   size_t field_count;
   const char *index_folder; /* where an index that cannot stand beside the data is kept (a URL); NULL: not kept */
   const tr_exchange *exchange;
   tr_cache *cache;          /* borrowed; NULL: none */
   uint64_t sequence_length; /* tokens of a sample; 0: not given */
-  /* The first of them decide the shape of images that differ in size; the same list as the loader's. */
+  /* The same list as the loader's: the data set's fields are then as they come out of it, and images may differ in size
+   * where it decides one. */
   const char *const *transforms;
   size_t transform_count;
 } tr_dataset_options;
@@ -125,7 +127,8 @@ TR_API const char *tr_dataset_format(const tr_dataset *dataset);
 TR_API size_t tr_dataset_blocks(const tr_dataset *dataset, const uint64_t **block_samples);
 /* "train-003.tar: 000127" for messages, into text. */
 TR_API void tr_dataset_sample_name(const tr_dataset *dataset, uint64_t id, char *text, size_t text_bytes);
-/* Decodes one sample: to[i] receives field i. Any thread. TR_ERR_CORRUPT names shard, key and offset. */
+/* Decodes one sample: to[i] receives field i, transformed (random ones as of seed 0 and epoch 0) where the data set was
+ * opened with transforms. Any thread. TR_ERR_CORRUPT names shard, key and offset. */
 TR_API TR_MUST_USE tr_status tr_dataset_read(tr_dataset *dataset, uint64_t id, void *const *to, tr_error *error);
 
 /* One sample as it is stored, undecoded: its key and each value under its stored name, whether or not a field asks for
