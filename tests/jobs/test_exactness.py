@@ -45,4 +45,13 @@ result = folder.run("--workers", 2, "--fresh", "--set", "seed=6", other + ".toml
 tap.check(result.code == 0 and folder.summary("other")["params_crc32c"] != folder.summary("plain")["params_crc32c"]
           and folder.summary("other")["order_crc32c"] != folder.summary("plain")["order_crc32c"], "another seed has other bits",
           result.output)
+
+# Random transforms draw by seed, epoch and sample, whoever decodes it.
+crops = ["--fresh", "--set", 'data.transforms=["random-crop 28 pad 3", "flip"]', folder.job("crops", train="epochs = 2\nmicro-batch = 6")]
+result = folder.run("--workers", 1, *crops)
+reference = folder.summary("crops")
+if tap.check(result.code == 0 and reference.get("params_crc32c") not in (None, folder.summary("plain")["params_crc32c"]),
+             "transforms change what is trained on", result.output):
+    metrics = losses(folder.metrics("crops"))
+    same("crops", reference, metrics, "transforms: 3 workers", folder.run("--workers", 3, *crops))
 tap.end()
