@@ -33,6 +33,7 @@ int data_prepare(tr_data *data, const tr_cli *cli) {
                                        .format = tr_config_text(config, "data.format"),
                                        .fields = data->fields,
                                        .sequence_length = (uint64_t)tr_config_integer(config, "data.sequence-length")};
+  data->options.transform_count = tr_config_strings(config, "data.transforms", &data->options.transforms);
   return take_fields(data);
 }
 
