@@ -60,6 +60,7 @@ static bool take_state(tr_part_file *file, char *text, const char *first) {
     if (offset % file->chunk != 0 || range >= file->ranges || bytes != bytes_of(file, range)) continue;
     if (!read_back(file, offset, (size_t)bytes, &found) || found != crc32c) continue;
     file->done[range / 8] |= (uint8_t)(1u << (range % 8));
+    file->crcs[range] = crc32c;
   }
   return true;
 }
@@ -95,7 +96,8 @@ static tr_status open_part(tr_part_file *file, const tr_object_info *info, tr_er
     return tr_fail(error, TR_ERR_UNAVAILABLE, "%s: another process is copying to it", file->path);
   }
   file->done = tr_calloc(NULL, (size_t)(file->ranges / 8 + 1), 1);
-  if (file->done == NULL) return tr_fail_memory(error, file->part, (size_t)file->ranges / 8);
+  file->crcs = tr_calloc(NULL, (size_t)file->ranges + 1, sizeof *file->crcs);
+  if (file->done == NULL || file->crcs == NULL) return tr_fail_memory(error, file->part, (size_t)file->ranges * 4);
   if (file->ranges > 1) return open_state(file, info, error);
   if (ftruncate(file->descriptor, 0) != 0) return fail(error, "writing", file->part);
   return TR_OK;
@@ -126,12 +128,25 @@ tr_status part_file_write(tr_part_file *file, uint64_t range, const void *data, 
     left -= (size_t)written;
   }
   file->done[range / 8] |= (uint8_t)(1u << (range % 8));
+  file->crcs[range] = tr_crc32c(0, data, bytes);
   if (file->state_descriptor < 0) return TR_OK;
-  if (dprintf(file->state_descriptor, "%" PRIu64 " %zu %08x\n", range * file->chunk, bytes, tr_crc32c(0, data, bytes)) <
-      0) {
+  if (dprintf(file->state_descriptor, "%" PRIu64 " %zu %08x\n", range * file->chunk, bytes, file->crcs[range]) < 0) {
     return fail(error, "writing", file->state);
   }
   return TR_OK;
+}
+
+bool part_file_is(const tr_part_file *file, const char *crc32c) {
+  uint32_t wanted, found = 0;
+  uint64_t parts = 0;
+  const int words = sscanf(crc32c, "%8" SCNx32 "-%" SCNu64, &wanted, &parts);
+  if (words < 1 || (words == 2 && parts != file->ranges)) return true;
+  for (uint64_t i = 0; i < file->ranges; i++) {
+    const uint32_t crc = file->crcs[i];
+    const uint8_t bytes[] = {(uint8_t)(crc >> 24), (uint8_t)(crc >> 16), (uint8_t)(crc >> 8), (uint8_t)crc};
+    found = words == 2 ? tr_crc32c(found, bytes, sizeof bytes) : tr_crc32c_combine(found, crc, bytes_of(file, i));
+  }
+  return found == wanted;
 }
 
 tr_status part_file_finish(tr_part_file *file, int64_t modified_ns, tr_error *error) {
@@ -154,6 +169,8 @@ void part_file_leave(tr_part_file *file, bool remove) {
   if (file->state_descriptor >= 0) close(file->state_descriptor);
   if (file->descriptor >= 0) close(file->descriptor);
   tr_free(NULL, file->done);
+  tr_free(NULL, file->crcs);
   file->done = NULL;
+  file->crcs = NULL;
   file->descriptor = file->state_descriptor = -1;
 }

@@ -17,7 +17,8 @@ typedef struct tr_part_file {
   int state_descriptor;  /* -1: a file of one range has no state */
   uint64_t bytes, chunk; /* ranges are [i * chunk, (i + 1) * chunk) */
   uint64_t ranges;
-  uint8_t *done; /* a bit a range */
+  uint8_t *done;  /* a bit a range */
+  uint32_t *crcs; /* of the ranges that are there */
 } tr_part_file;
 
 /* Makes the folders, opens the part and finds out which ranges are there. On failure nothing is open. */
@@ -25,6 +26,9 @@ tr_status part_file_open(tr_part_file *file, const char *path, const tr_object_i
                          tr_error *error);
 bool part_file_has(const tr_part_file *file, uint64_t range);
 tr_status part_file_write(tr_part_file *file, uint64_t range, const void *data, size_t bytes, tr_error *error);
+/* Whether the ranges, all there, make up what a store says of the whole (tr_object_info.crc32c). What was written in other
+ * parts than these ranges cannot be told: that is OK too. */
+bool part_file_is(const tr_part_file *file, const char *crc32c);
 /* Gives it the time of the object and its name. Ends it, like part_file_leave. */
 tr_status part_file_finish(tr_part_file *file, int64_t modified_ns, tr_error *error);
 /* Leaves the part for the next time, or takes it away. */

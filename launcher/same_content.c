@@ -91,9 +91,41 @@ static tr_status crc_of(tr_store *store, const char *key, uint64_t bytes, void *
   return TR_OK;
 }
 
+/* What tr_object_info.crc32c would be of the source. */
+static tr_status crc_text_of(tr_store *from, const char *key, uint64_t bytes, uint64_t part_bytes, void *buffer,
+                             size_t buffer_bytes, char text[32], tr_error *error) {
+  uint32_t part = 0, whole = 0;
+  uint64_t parts = 0;
+  for (uint64_t offset = 0; offset < bytes;) {
+    const uint64_t left = part_bytes > 0 ? part_bytes - offset % part_bytes : buffer_bytes;
+    size_t got = 0;
+    TR_TRY(tr_store_get(from, key, offset, buffer, left < buffer_bytes ? (size_t)left : buffer_bytes, &got, error));
+    if (got == 0) return tr_fail(error, TR_ERR_CHANGED, "%s became shorter", key);
+    part = tr_crc32c(part, buffer, got);
+    offset += got;
+    if (part_bytes == 0 || (offset % part_bytes != 0 && offset < bytes)) continue;
+    const uint8_t digits[] = {(uint8_t)(part >> 24), (uint8_t)(part >> 16), (uint8_t)(part >> 8), (uint8_t)part};
+    whole = tr_crc32c(whole, digits, sizeof digits);
+    part = 0;
+    parts++;
+  }
+  part_bytes > 0 ? snprintf(text, 32, "%08x-%llu", whole, (unsigned long long)parts) : snprintf(text, 32, "%08x", part);
+  return TR_OK;
+}
+
 tr_status same_content(tr_store *from, const char *from_key, tr_store *to, const char *to_key,
                        const tr_object_info *info, void *buffer, size_t part_bytes, bool *same, tr_error *error) {
-  uint64_t parts;
+  uint64_t parts = 0;
+  const char *dash = strchr(info->crc32c, '-');
+  if (info->crc32c[0] != '\0' && (dash == NULL || tr_parse_u64(dash + 1, &parts))) {
+    const uint64_t cut = dash != NULL ? guess_part(info->bytes, parts, part_bytes) : 0;
+    char text[32];
+    if (dash == NULL || cut > 0) {
+      TR_TRY(crc_text_of(from, from_key, info->bytes, cut, buffer, part_bytes, text, error));
+      *same = strcmp(text, info->crc32c) == 0;
+      return TR_OK;
+    }
+  }
   if (is_md5(info->etag, &parts)) {
     const uint64_t cut = parts > 0 ? guess_part(info->bytes, parts, part_bytes) : 0;
     char text[2 * DIGEST_BYTES + 1];

@@ -1,5 +1,5 @@
-/* Whether an object holds what another does, before it is copied again. A store that says an MD5 (as S3's ETag is for
- * most objects, also of parts) is taken at its word; any other is read. */
+/* Whether an object holds what another does, before it is copied again. A store that says a CRC32C, or an MD5 (as
+ * S3's ETag is for most objects, also of parts), is taken at its word; any other is read. */
 #ifndef TRAINRUN_LAUNCHER_SAME_CONTENT_H
 #define TRAINRUN_LAUNCHER_SAME_CONTENT_H
 

@@ -118,6 +118,19 @@ static uint64_t read_retry_after(const s3_store *store, const char *value) {
   return until > 0 ? (uint64_t)until : 0;
 }
 
+/* Base64, for an object of parts with "-N" behind it, as tr_object_info has it. */
+static void write_crc(const char *value, char text[20]) {
+  const size_t length = strcspn(value, "-");
+  uint32_t crc;
+  uint64_t parts;
+  if (!s3_text_read_crc(value, length, &crc)) return;
+  if (value[length] == '\0') {
+    snprintf(text, 20, "%08x", crc);
+  } else if (tr_parse_u64(value + length + 1, &parts) && parts > 0 && parts < 1000000) {
+    snprintf(text, 20, "%08x-%u", crc, (unsigned)parts);
+  }
+}
+
 static void read_header(s3_slot *slot, const char *line, size_t bytes) {
   s3_reply *reply = &slot->reply;
   char value[256];
@@ -140,6 +153,7 @@ static void read_header(s3_slot *slot, const char *line, size_t bytes) {
   } else if (header_is(line, bytes, "x-amz-checksum-crc32c", value, sizeof value)) {
     reply->has_crc = s3_text_read_crc(value, strlen(value), &reply->crc);
     if (!reply->has_crc && strlen(value) < sizeof reply->composite) strcpy(reply->composite, value);
+    write_crc(value, reply->info.crc32c);
   } else if (header_is(line, bytes, "x-amz-bucket-region", value, sizeof reply->region)) {
     strcpy(reply->region, value);
   } else if (header_is(line, bytes, "location", value, sizeof reply->location)) {

@@ -165,6 +165,25 @@ def test_interrupted_put(place):
           not [key for key in place.uploads() if key.startswith("stopped/")], text)
 
 
+def test_damage(place):
+    """A server whose disk is at hand: what it gives is not what was put."""
+    if place.name != "versitygw":
+        return
+    for key, size in (("damaged/small", 1000), ("damaged/large", 40 * MIB)):
+        write(place.path("fresh"), random.Random(5).randbytes(size))
+        place.run("store", "put", "--force", "fresh", place.url(key))
+        with open(os.path.join(place.server.data, "data", key), "r+b") as file:
+            file.seek(size // 2)
+            byte = file.read(1)
+            file.seek(size // 2)
+            file.write(bytes([byte[0] ^ 1]))
+        done = place.run("store", "get", place.url(key), "spoiled", code=1)
+        check(place, "%d damaged bytes are refused, and nothing is left" % size, b"checksum" in done.stderr and
+              not [name for name in os.listdir(place.scratch) if name.startswith("spoiled")], done.stderr)
+        done = place.run("store", "get", place.url(key), "-", code=1)
+        check(place, "and said where they were written already", b"checksum" in done.stderr, done.stderr)
+
+
 def test_probe(place):
     found = json.loads(place.run("store", "probe", "--json", place.url("probed")).stdout)
     check(place, "probe says what is allowed and how fast", all(found[verb]["answer"] == "yes" for verb in
@@ -195,7 +214,8 @@ def test_mistakes(place):
 
 for place in places.all_places(tap):
     with place:
-        for part in (test_prefixes, test_listing, test_pipes, test_removing, test_interrupted_get, test_interrupted_put, test_probe):
+        for part in (test_prefixes, test_listing, test_pipes, test_removing, test_interrupted_get, test_interrupted_put, test_damage,
+                     test_probe):
             part(place)
         if place.name == "file":
             test_mistakes(place)

@@ -25,6 +25,9 @@ typedef struct tr_object_info {
   uint64_t bytes;
   int64_t modified_ns;      /* wall time */
   char etag[TR_ETAG_BYTES]; /* changes when the content does; a file's is made of size, mtime and inode */
+  /* The CRC32C that a store keeps, as a head gives it: "0a1b2c3d" of the contents, or "0a1b2c3d-12" of the CRCs
+   * (big-endian) of the 12 parts that the object was written in; "": not said. */
+  char crc32c[20];
 } tr_object_info;
 
 typedef enum tr_store_verb {
