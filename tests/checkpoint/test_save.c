@@ -334,6 +334,17 @@ Test(checkpoint, is_not_committed_when_a_put_was_lost) {
   tr_store_destroy(store);
 }
 
+Test(checkpoint, is_committed_by_a_put_whose_first_answer_was_lost) {
+  ts_faults faults = {.repeat_put = 4}; /* the manifest, after three shards */
+  tr_store *store = ts_fault_store(model_store(), true, &faults);
+  const tr_ckpt_meta meta = model_meta(5, 3);
+  tr_error error;
+  cr_expect_eq(model_save_meta(store, "r", 3, &meta, NULL, &error), TR_OK, "%s", error.message);
+  cr_expect_eq(faults.puts, 4);
+  cr_expect_eq(model_load(store, "r/step-5", 5, 0, 1, NULL, NULL), TR_OK);
+  tr_store_destroy(store);
+}
+
 Test(checkpoint, survives_each_allocation_failing_in_turn) {
   bool finished = false;
   for (uint64_t fail_at = 1; !finished; fail_at++) {

@@ -152,8 +152,9 @@ Test(file_store, writes_long_parts_from_aligned_memory_and_from_any_other) {
     tr_store *store = open_at(ts_folder());
     void *self = NULL, *upload = NULL, *found = NULL;
     const tr_store_ops *ops = tr_store_vtable(store, &self);
-    char *memory = aligned_alloc(4096, bytes + 8192);
-    char *data = memory + shift;
+    void *memory = NULL;
+    cr_assert_eq(posix_memalign(&memory, 4096, bytes + shift), 0);
+    char *data = (char *)memory + shift;
     for (size_t i = 0; i < bytes; i++) data[i] = (char)(i * 2654435761u >> 13);
     cr_assert_eq(ops->upload_begin(self, "o", &upload, NULL), TR_OK);
     uint32_t number = 0;

@@ -18,7 +18,7 @@ typedef struct passed_on {
   tr_store_request copy;
   tr_store_request *original;
   fault_store *store;
-  bool short_read, flip;
+  bool short_read, flip, repeat;
 } passed_on;
 
 static uint64_t count(uint64_t *counter) { return __atomic_add_fetch(counter, 1, __ATOMIC_RELAXED); }
@@ -49,6 +49,7 @@ static tr_status judge(ts_faults *faults, const tr_store_request *request, passe
     case TR_STORE_PART:
       number = count(&faults->puts), at = faults->fail_put, what = "put";
       *lost = hits(faults, number, faults->lose_put);
+      passed->repeat = hits(faults, number, faults->repeat_put);
       break;
     case TR_STORE_HEAD: number = count(&faults->heads), at = faults->fail_head, what = "head"; break;
     case TR_STORE_DELETE: number = count(&faults->deletes), at = faults->fail_delete, what = "delete"; break;
@@ -126,8 +127,10 @@ static void run(void *self, tr_store_request *request) {
   request->status = judge(store->faults, request, &passed, &lost, &request->error);
   if (lost) request->bytes = request->data_bytes;
   if (request->status != TR_OK || lost) return;
-  passed.copy = *request;
-  store->ops->run(store->self, &passed.copy);
+  for (int turn = passed.repeat ? 0 : 1; turn < 2; turn++) {
+    passed.copy = *request;
+    store->ops->run(store->self, &passed.copy);
+  }
   finish(&passed);
 }
 

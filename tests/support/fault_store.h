@@ -12,11 +12,12 @@ typedef struct ts_faults {
   tr_status status; /* of what fails; TR_OK: TR_ERR_IO */
   bool forever;     /* every one from the nth on, not the nth alone */
   uint64_t fail_get, fail_put, fail_head, fail_delete, fail_list, fail_commit; /* parts count as puts */
-  uint64_t fail_any;  /* counts requests, listings and commits together */
-  uint64_t short_get; /* this get gives half the bytes it should */
-  uint64_t flip_get;  /* this get gives one wrong bit, in the middle */
-  uint64_t lose_put;  /* this put says OK and does nothing */
-  uint64_t delay_ns;  /* before every request */
+  uint64_t fail_any;   /* counts requests, listings and commits together */
+  uint64_t short_get;  /* this get gives half the bytes it should */
+  uint64_t flip_get;   /* this get gives one wrong bit, in the middle */
+  uint64_t lose_put;   /* this put says OK and does nothing */
+  uint64_t repeat_put; /* this put is done twice, as by one who did not hear the first answer; not for submitted ones */
+  uint64_t delay_ns;   /* before every request */
 
   /* Counted by the store (relaxed atomics). */
   uint64_t gets, puts, heads, deletes, lists, commits, sweeps, any;
