@@ -10,8 +10,8 @@ import house
 
 LIBRARY = os.path.join(house.BUILD, "libtrainrun.so")
 # Beside the C library, a worker of a local CPU job loads no more than this.
-MAY_NEED = r"lib(isal|jansson|crypto|ssl|z|jpeg|png16|curl|stdc\+\+|gcc_s|m|c|asan|ubsan|tsan|gomp)\.so|ld-linux"
-ROOM_LIBRARIES = "-lisal -ljansson -lcrypto -lz -ljpeg -lpng -lstdc++ -lpthread -ldl -lm".split()
+MAY_NEED = r"lib(isal|jansson|crypto|ssl|z|zstd|jpeg|png16|curl|stdc\+\+|gcc_s|m|c|asan|ubsan|tsan|gomp)\.so|ld-linux"
+ROOM_LIBRARIES = "-lisal -ljansson -lcrypto -lz -lzstd -ljpeg -lpng -lstdc++ -lpthread -ldl -lm".split()
 # Written at run time although it stands at file level, and why that is no state of a session.
 WRITABLE = {}
 
