@@ -1,7 +1,7 @@
-/* JPEG by libjpeg, straight to where it is wanted; smaller where that is enough, and only the part that is wanted: what is
- * around it has its bits read and no pixels made, what is below it is not read. The slow integer DCT and libjpeg's own
- * upsampling, which give the same bytes with and without SIMD. Data that stops or makes no sense is an error, not a grey rest; padding between markers, which real
- * collections have, is not. */
+/* JPEG by libjpeg, straight to where it is wanted; smaller where that is enough, and only the part that is wanted: what
+ * is around it has its bits read and no pixels made, what is below it is not read. The slow integer DCT and libjpeg's own
+ * upsampling, which give the same bytes with and without SIMD. Data that stops or makes no sense is an error, not a grey
+ * rest; padding between markers, which real collections have, is not. */
 #include <stdio.h>
 
 #include <jerror.h>
