@@ -124,8 +124,12 @@ tr_status s3_message_refused(const s3_slot *slot, const s3_error_answer *answer,
   if (http == 404) return tr_fail(error, TR_ERR_NOT_FOUND, "%s is not there (%s)", name, store->endpoint);
   const s3_kind kind = s3_retry_classify(http, answer->code);
   const tr_status status = kind == S3_THROTTLED ? TR_ERR_THROTTLED : TR_ERR_STORE;
-  return tr_fail(error, status, "%s: %s answers HTTP %d %s%s%s while %s", name, store->endpoint, http, code,
-                 words[0] != '\0' ? ": " : "", words, verb_of(slot));
+  if (kind == S3_FATAL && code[0] == '\0') {
+    return tr_fail(error, status, "%s: %s answers HTTP %d while %s; is it a server of S3, and is it http or https?",
+                   name, store->endpoint, http, verb_of(slot));
+  }
+  return tr_fail(error, status, "%s: %s answers HTTP %d%s%s%s%s while %s", name, store->endpoint, http,
+                 code[0] != '\0' ? " " : "", code, words[0] != '\0' ? ": " : "", words, verb_of(slot));
 }
 
 tr_status s3_message_body(const s3_slot *slot, tr_error *error) {

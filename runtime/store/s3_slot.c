@@ -333,13 +333,9 @@ static tr_status write_request(s3_slot *slot, tr_error *error) {
 static void set_method(s3_slot *slot) {
   const s3_lib *lib = &slot->store->lib;
   CURL *easy = slot->easy;
-  const s3_method method = method_now(slot);
-  /* On a kept connection that closes unannounced, libcurl sends a request again and tells nobody. Where it matters whether
-   * it may have been carried out before (`repeated`), each attempt has a connection of its own. */
-  lib->easy_setopt(easy, CURLOPT_FRESH_CONNECT, slot->call.if_absent || method == S3_POST ? 1L : 0L);
   lib->easy_setopt(easy, CURLOPT_HTTPGET, 1L);
   lib->easy_setopt(easy, CURLOPT_CUSTOMREQUEST, NULL);
-  switch (method) {
+  switch (method_now(slot)) {
     case S3_GET: break;
     case S3_HEAD: lib->easy_setopt(easy, CURLOPT_NOBODY, 1L); break;
     case S3_PUT:
