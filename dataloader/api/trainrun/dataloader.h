@@ -24,12 +24,14 @@ typedef struct tr_exchange {
   void *self;
 } tr_exchange;
 
-/* ---- The cache of a node ---- */
+/* ---- The cache of a node ----------------------------------------------------------------------------------------- */
 
 /* Data once read, kept in memory and then in a folder; both bounded. Keyed by store, key, ETag and offset, so that a new
  * version of an object is another entry; every entry is checked (CRC32C) when it is read; an entry that was torn by a
  * crash is never served. All workers of a node that open one with the same options share it: one fetches, the others
- * wait. It stands in front of a store as a store of its own, so that more such layers can stand behind it. */
+ * wait. It stands in front of a store as a store of its own, so that more such layers can stand behind it.
+ *
+ * What is kept stays while the data in use name it; when both are full, what is not in them is read past the cache. */
 typedef struct tr_cache tr_cache;
 
 typedef struct tr_cache_options {
@@ -37,19 +39,28 @@ typedef struct tr_cache_options {
   const tr_allocator *allocator;
   const tr_clock *clock;
   tr_log *log;
-  const char *dir;       /* NULL: memory alone */
-  uint64_t dir_bytes;    /* 0: as much as is free there, less a tenth */
-  uint64_t memory_bytes; /* of the node, shared by its workers; 0: no memory tier */
-  const tr_exchange *exchange;
+  const char *dir;             /* NULL: memory alone */
+  uint64_t dir_bytes;          /* of all that use the folder; 0: as much as is free there, less a tenth */
+  uint64_t memory_bytes;       /* of the node, shared by its workers; 0: what is on its way to the folder alone */
+  const tr_exchange *exchange; /* NULL: one worker alone; used while opening only */
 } tr_cache_options;
 /* Collective over the exchange. */
 TR_API TR_MUST_USE tr_status tr_cache_open(const tr_cache_options *options, tr_cache **out, tr_error *error);
-/* After every data set that uses it is closed. */
+/* After every data set that uses it is closed, before the stores that it stands in front of. */
 TR_API void tr_cache_close(tr_cache *cache);
 
+/* A store in front of `inner`: reads of a known version (if_match) go through the cache, everything else is passed on. A
+ * fresh read takes what is kept of its range out and fetches it again.
+ * `identity` names the store for all processes and runs ("s3://bucket"). The same `inner` gives the same store, which is
+ * the cache's own. Data sets do this for themselves. */
+TR_API TR_MUST_USE tr_status tr_cache_wrap(tr_cache *cache, tr_store *inner, const char *identity, tr_store **out,
+                                           tr_error *error);
+
+/* Of all workers of the node since it was opened. Hits and misses are reads of chunks. */
 typedef struct tr_cache_stats {
   size_t struct_bytes;
-  uint64_t memory_hits, disk_hits, waited_hits, misses; /* chunks */
+  uint64_t memory_hits, disk_hits, misses;
+  uint64_t waited_hits; /* somebody was fetching it already */
   uint64_t fetched_bytes, served_bytes, evicted_bytes, damaged;
 } tr_cache_stats;
 TR_API void tr_cache_stats_get(const tr_cache *cache, tr_cache_stats *stats);
@@ -75,7 +86,8 @@ typedef struct tr_dataset_options {
   const tr_clock *clock;
   tr_log *log;
   tr_stores *stores;
-  const char *const *urls; /* with braces; for idx a prefix, for mds folders, for the others shards or a folder of them */
+  const char *const
+      *urls; /* with braces; for idx a prefix, for mds folders, for the others shards or a folder of them */
   size_t url_count;
   const char *format; /* "auto", "idx", "webdataset", "mds", "tokens", "csv"; NULL: auto */
   const tr_field_source
