@@ -280,6 +280,7 @@ static tr_status open_dataset(const tr_dataset_options *options, bool index_stri
     dataset->clock = options->clock;
     dataset->log = options->log;
     dataset->stores = options->stores;
+    dataset->cache = options->cache;
     dataset->exchange = options->exchange;
     dataset->sequence_length = options->sequence_length;
     dataset->index_strict = index_strict;

@@ -96,6 +96,7 @@ struct tr_dataset {
   const tr_clock *clock;
   tr_log *log;
   tr_stores *stores;
+  tr_cache *cache;             /* NULL: none */
   const tr_exchange *exchange; /* NULL: one rank; used while opening only */
   tr_arena *arena;             /* everything small */
   const char *index_folder;

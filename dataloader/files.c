@@ -4,14 +4,31 @@
 #include <string.h>
 
 #include "agree.h"
+#include "cache.h"
 
 enum { QUESTIONS = 32, WIDE_PIECE = 8 << 20, WIDE_REQUESTS = 8 };
 
 /* ---- Finding ----------------------------------------------------------------------------------------------------- */
 
+/* Puts the cache in front of a store that is not on this machine anyway. It is named by what stands before the key's
+ * first part: the ETag tells apart what two servers have under one name. */
+static tr_status wrap(const tr_dataset *dataset, const char *url, tr_store **store, tr_error *error) {
+  char identity[256];
+  const char *host = strstr(url, "://");
+  if (dataset->cache == NULL || host == NULL || strncmp(url, "file:", 5) == 0 || strncmp(url, "memory:", 7) == 0) {
+    return TR_OK;
+  }
+  const size_t length = (size_t)(host - url) + 3 + strcspn(host + 3, "/");
+  if (length >= sizeof identity) return TR_OK;
+  memcpy(identity, url, length);
+  identity[length] = '\0';
+  return tr_cache_wrap(dataset->cache, *store, identity, store, error);
+}
+
 static tr_status resolve(tr_dataset *dataset, const char *url, dl_file *file, tr_error *error) {
   char key[TR_KEY_BYTES];
   TR_TRY(tr_stores_resolve(dataset->stores, url, &file->store, key, error));
+  TR_TRY(wrap(dataset, url, &file->store, error));
   file->url = url;
   file->key = tr_arena_strdup(dataset->arena, key);
   return file->key != NULL ? TR_OK : tr_fail_memory(error, "a key", sizeof key);
@@ -106,6 +123,7 @@ static tr_status take_found(tr_dataset *dataset, const dl_candidate *candidates,
     TR_TRY(resolve(dataset, which == 1 ? candidates[i].otherwise : candidates[i].url, file, error));
     file->bytes = bytes;
     memcpy(file->etag, etag, TR_ETAG_BYTES - 1);
+    if (dataset->cache != NULL) dl_cache_use(dataset->cache, file->store, file->key, file->etag);
   }
   return TR_OK;
 }

@@ -206,6 +206,7 @@ static tr_status make_log(tr_session *session, tr_error *error) {
 
 static void free_session(tr_session *session) {
   if (session == NULL) return;
+  tr_cache_close(session->cache);
   tr_run_close(session->run);
   tr_comm_close(session->comm);
   tr_pool_destroy(session->pool);

@@ -49,6 +49,9 @@ struct tr_session {
   tr_run_facts facts;
   tr_run *run; /* rank 0 without a launcher: the writer of the folder */
 
+  /* Set with the first data set, where the job has a cache. */
+  tr_cache *cache;
+
   /* Of the work. */
   tr_ledger ledger;
   tr_trace *trace;

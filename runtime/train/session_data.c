@@ -97,14 +97,29 @@ static const tr_value *find_set(const tr_session *session, const char *set, char
   return value;
 }
 
-static tr_status refuse_planned(tr_session *session, tr_error *error) {
-  static const char *const planned[] = {"data.cache.dir", "data.cache.memory"};
-  for (size_t i = 0; i < sizeof planned / sizeof *planned; i++) {
-    if (tr_config_is_set(session->config, planned[i])) {
-      return tr_fail(error, TR_ERR_UNSUPPORTED, "%s: planned, not in this version", planned[i]);
-    }
+/* Collective: the cache of this node, opened with the first data set. */
+static tr_status open_cache(tr_session *session, tr_error *error) {
+  const tr_config *config = session->config;
+  const char *folder = tr_config_text(config, "data.cache.dir");
+  const tr_exchange exchange = tr_session_exchange(session);
+  tr_cache_options options = {.struct_bytes = sizeof options,
+                              .allocator = session->allocator,
+                              .clock = session->clock,
+                              .log = session->log,
+                              .dir_bytes = tr_config_bytes(config, "data.cache.size"),
+                              .memory_bytes = tr_config_bytes(config, "data.cache.memory"),
+                              .exchange = &exchange};
+  if (session->cache != NULL) return TR_OK;
+  if (options.dir_bytes > 0 && folder == NULL) {
+    return tr_fail(error, TR_ERR_CONFIG, "data.cache.size is the size of a folder: name it with data.cache.dir");
   }
-  return TR_OK;
+  if (options.memory_bytes == 0 && folder == NULL) return TR_OK;
+  char *path = folder != NULL ? tr_config_path(config, session->allocator, "data.cache.dir", folder) : NULL;
+  if (folder != NULL && path == NULL) return tr_fail_memory(error, "data.cache.dir", strlen(folder));
+  options.dir = path;
+  const tr_status status = tr_cache_open(&options, &session->cache, error);
+  tr_free(session->allocator, path);
+  return status;
 }
 
 /* They live as long as the config. */
@@ -126,7 +141,7 @@ tr_status tr_session_open_dataset(tr_session *session, const char *set, tr_datas
   char key[160];
   const tr_value *value = find_set(session, set, key);
   if (value == NULL) return tr_fail(error, TR_ERR_NOT_FOUND, "the job names no %s", key);
-  TR_TRY(refuse_planned(session, error));
+  TR_TRY(open_cache(session, error));
   tr_arena *arena = NULL;
   TR_TRY(tr_arena_create(session->allocator, 4096, &arena, error));
   source found = {.format = tr_config_text(session->config, "data.format")};
@@ -152,6 +167,7 @@ tr_status tr_session_open_dataset(tr_session *session, const char *set, tr_datas
     if (tr_config_is_set(session->config, "data.sequence-length")) {
       options.sequence_length = (uint64_t)tr_config_integer(session->config, "data.sequence-length");
     }
+    options.cache = session->cache;
     status = tr_dataset_open(&options, out, error);
   }
   tr_arena_destroy(arena);
