@@ -2,7 +2,6 @@
 #include "crew.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -104,15 +103,27 @@ static void *work_along(void *argument) {
   return NULL;
 }
 
+void crew_block_signals(sigset_t *signals, sigset_t *before) {
+  sigemptyset(signals);
+  sigaddset(signals, SIGINT);
+  sigaddset(signals, SIGTERM);
+  sigaddset(signals, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, signals, before);
+}
+
+tr_status crew_stopped(int number, tr_error *error) {
+  tr_fail(error, TR_ERR_STOPPED, "stopped by SIG%s", sigabbrev_np(number));
+  error->rank = number;
+  return TR_ERR_STOPPED;
+}
+
 static void look_for_signals(tr_crew *crew, const sigset_t *signals) {
   const struct timespec now = {0};
   const int number = sigtimedwait(signals, NULL, &now);
   if (number <= 0) return;
   if (crew->error.rank == number) _exit(128 + number); /* asked twice: now */
   tr_error error;
-  tr_fail(&error, TR_ERR_STOPPED, "stopped by SIG%s", sigabbrev_np(number));
-  error.rank = number;
-  fail(crew, TR_ERR_STOPPED, &error);
+  fail(crew, crew_stopped(number, &error), &error);
   pthread_cond_broadcast(&crew->changed);
 }
 
@@ -170,10 +181,6 @@ static void run(tr_crew *crew, const sigset_t *signals) {
 tr_status crew_run(const tr_crew_job *job, tr_error *error) {
   tr_crew crew = {.job = job, .stop = job->stop};
   sigset_t signals, before;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGHUP);
   crew.pieces = tr_calloc(NULL, job->window, job->piece_bytes);
   crew.states = tr_calloc(NULL, job->window, sizeof *crew.states);
   if (crew.pieces == NULL || crew.states == NULL) {
@@ -182,7 +189,7 @@ tr_status crew_run(const tr_crew_job *job, tr_error *error) {
     pthread_mutex_init(&crew.next_lock, NULL);
     pthread_mutex_init(&crew.lock, NULL);
     pthread_cond_init(&crew.changed, NULL);
-    pthread_sigmask(SIG_BLOCK, &signals, &before);
+    crew_block_signals(&signals, &before);
     run(&crew, &signals);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_cond_destroy(&crew.changed);

@@ -9,6 +9,8 @@
 
 #include "progress.h"
 
+#include <signal.h>
+
 typedef struct tr_crew tr_crew;
 
 typedef struct tr_crew_job {
@@ -24,6 +26,10 @@ typedef struct tr_crew_job {
 } tr_crew_job;
 
 tr_status crew_run(const tr_crew_job *job, tr_error *error);
+
+/* For what runs without a crew: blocks the three signals, so that sigtimedwait can ask for them; and the error of one. */
+void crew_block_signals(sigset_t *signals, sigset_t *before);
+tr_status crew_stopped(int number, tr_error *error);
 
 /* The exit code of a command that ended so: 128 + n for a signal (the message then names it). */
 int crew_exit_code(const tr_error *error);

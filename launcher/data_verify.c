@@ -1,58 +1,44 @@
-/* trainrun data verify: reads and decodes every sample and names those that fail. */
+/* trainrun data verify: reads and decodes every sample and names those that fail.
+ *
+ * The loader reads, as for training: in large pieces, many under way, with a row that is bad passed over. Those rows are
+ * then read alone, for what is wrong with them. */
 #include "data_open.h"
 
 #include "crew.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { RUN_SAMPLES = 16, LOCK_BYTES_MAX = 1 << 30 };
+enum { BATCH_SAMPLES = 256, MICRO_SAMPLES = 32, SKIPPED_MAX = 512, LOCK_BYTES_MAX = 1 << 30 };
 
 typedef struct verify_call {
   tr_data data;
-  uint64_t at, size;                 /* of the data set that is open */
+  uint64_t size;                     /* of the data set that is open */
   uint64_t samples, bad, bad_shards; /* of all */
-  size_t sample_bytes, field_count;
-  size_t offsets[TR_FIELDS_MAX];
   tr_progress progress;
-  atomic_bool stop;
 } verify_call;
 
-/* A few samples in a row. */
-typedef struct verify_piece {
-  uint64_t first, count;
-  tr_writer text; /* of the bad ones */
-  uint64_t bad;
-} verify_piece;
-
-static tr_status next(void *self, void *to, bool *end, tr_error *error) {
-  verify_call *call = self;
-  verify_piece *piece = to;
-  (void)error;
-  const uint64_t left = call->size - call->at;
-  *end = left == 0;
-  piece->first = call->at;
-  piece->count = left < RUN_SAMPLES ? left : RUN_SAMPLES;
-  tr_writer_init(&piece->text, NULL);
-  call->at += piece->count;
-  return TR_OK;
-}
-
-static void describe(const verify_call *call, verify_piece *piece, uint64_t id, const tr_error *why) {
+static tr_status print_bad(verify_call *call, uint64_t id, const tr_error *why, tr_error *error) {
   char name[512];
-  tr_writer *text = &piece->text;
+  tr_writer text;
+  tr_writer_init(&text, NULL);
   tr_dataset_sample_name(call->data.dataset, id, name, sizeof name);
-  piece->bad++;
+  call->bad++;
   if (!call->data.cli->json) {
-    tr_write_text(text, "bad sample %" PRIu64 " (%s): %s\n", id, name, why->message);
-    return;
+    tr_write_text(&text, "bad sample %" PRIu64 " (%s): %s\n", id, name, why->message);
+  } else {
+    tr_write_text(&text, "{\"index\": %" PRIu64 ", \"sample\": ", id);
+    tr_write_json_string(&text, name);
+    tr_write_text(&text, ", \"status\": \"%s\", \"why\": ", tr_status_name(why->status));
+    tr_write_json_string(&text, why->message);
+    tr_write_text(&text, "}\n");
   }
-  tr_write_text(text, "{\"index\": %" PRIu64 ", \"sample\": ", id);
-  tr_write_json_string(text, name);
-  tr_write_text(text, ", \"status\": \"%s\", \"why\": ", tr_status_name(why->status));
-  tr_write_json_string(text, why->message);
-  tr_write_text(text, "}\n");
+  const tr_status status = data_print(&text, error);
+  tr_writer_fini(&text);
+  return status;
 }
 
 /* What is wrong with a sample's bytes is for the list; what is wrong with the store ends the command. */
@@ -61,36 +47,34 @@ static bool is_of_the_sample(tr_status status) {
          status == TR_ERR_NOT_FOUND;
 }
 
-static tr_status work(void *self, void *to, tr_error *error) {
-  verify_call *call = self;
-  verify_piece *piece = to;
-  char *memory = tr_alloc_aligned(NULL, call->sample_bytes, 64);
-  void *fields[TR_FIELDS_MAX];
-  tr_status status = TR_OK;
-  if (memory == NULL) return tr_fail_memory(error, "a sample", call->sample_bytes);
-  for (size_t i = 0; i < call->field_count; i++) fields[i] = memory + call->offsets[i];
-  for (uint64_t i = 0; i < piece->count && status == TR_OK && !atomic_load(&call->stop); i++) {
-    status = tr_dataset_read(call->data.dataset, piece->first + i, fields, error);
-    if (status != TR_OK && is_of_the_sample(status)) {
-      describe(call, piece, piece->first + i, error);
-      status = TR_OK;
-    }
-    progress_done(&call->progress);
+/* Memory for one sample: each field begins at a multiple of 64 bytes. */
+static char *make_sample(const tr_dataset *dataset, void *to[TR_FIELDS_MAX], size_t *bytes) {
+  const tr_field *fields;
+  const size_t count = tr_dataset_fields(dataset, &fields);
+  size_t offsets[TR_FIELDS_MAX], used = 0;
+  for (size_t i = 0; i < count; i++) {
+    offsets[i] = used;
+    used += (fields[i].bytes + 63) / 64 * 64;
   }
-  tr_free_aligned(NULL, memory, call->sample_bytes);
+  *bytes = used + 64;
+  char *memory = tr_alloc_aligned(NULL, *bytes, 64);
+  for (size_t i = 0; memory != NULL && i < count; i++) to[i] = memory + offsets[i];
+  return memory;
+}
+
+/* Why a sample was passed over. Where it is good now, it was the wire. */
+static tr_status explain(verify_call *call, uint64_t id, tr_error *error) {
+  void *to[TR_FIELDS_MAX];
+  size_t bytes;
+  tr_error why;
+  char *memory = make_sample(call->data.dataset, to, &bytes);
+  if (memory == NULL) return tr_fail_memory(error, "a sample", bytes);
+  const tr_status status = tr_dataset_read(call->data.dataset, id, to, &why);
+  tr_free_aligned(NULL, memory, bytes);
+  if (status == TR_OK) return TR_OK;
+  if (is_of_the_sample(status)) return print_bad(call, id, &why, error);
+  *error = why;
   return status;
-}
-
-static tr_status take(void *self, void *to, tr_error *error) {
-  verify_call *call = self;
-  const verify_piece *piece = to;
-  call->bad += piece->bad;
-  return piece->bad > 0 ? data_print(&piece->text, error) : TR_OK;
-}
-
-static void drop(void *self, void *to) {
-  (void)self;
-  tr_writer_fini(&((verify_piece *)to)->text);
 }
 
 static tr_status check_lock(verify_call *call, const char *path, tr_error *error) {
@@ -103,17 +87,6 @@ static tr_status check_lock(verify_call *call, const char *path, tr_error *error
   const tr_status status = tr_dataset_check_lock(call->data.dataset, lock, bytes, error);
   tr_free(NULL, lock);
   return status == TR_OK ? TR_OK : tr_error_context(error, status, "%s", path);
-}
-
-static void lay_out(verify_call *call) {
-  const tr_field *fields;
-  call->sample_bytes = 0;
-  call->field_count = tr_dataset_fields(call->data.dataset, &fields);
-  for (size_t i = 0; i < call->field_count; i++) {
-    call->offsets[i] = call->sample_bytes;
-    call->sample_bytes += (fields[i].bytes + 63) / 64 * 64;
-  }
-  call->sample_bytes += 64;
 }
 
 static void summarize(const verify_call *call, double seconds) {
@@ -133,24 +106,56 @@ static void summarize(const verify_call *call, double seconds) {
   }
 }
 
+static tr_status run_loader(verify_call *call, tr_loader *loader, const sigset_t *signals, tr_error *error) {
+  bool end = false;
+  for (;;) {
+    const struct timespec now = {0};
+    const int number = sigtimedwait(signals, NULL, &now);
+    tr_batch_info info;
+    uint64_t ids[SKIPPED_MAX];
+    if (number > 0) return crew_stopped(number, error);
+    TR_TRY(tr_loader_begin(loader, &info, &end, error));
+    if (end) return TR_OK;
+    for (uint64_t leaf = info.leaf_begin; leaf < info.leaf_end; leaf++) {
+      tr_micro_batch batch;
+      TR_TRY(tr_loader_next(loader, &batch, NULL, error));
+      progress_add_done(&call->progress, batch.row_count);
+      progress_draw(&call->progress);
+    }
+    tr_loader_commit(loader);
+    const size_t count = tr_loader_skipped(loader, ids, SKIPPED_MAX);
+    for (size_t i = 0; i < count; i++) TR_TRY(explain(call, ids[i], error));
+  }
+}
+
 /* Every sample of the data set that is open. */
 static tr_status verify_open(verify_call *call, uint32_t threads, tr_error *error) {
-  call->at = 0;
+  tr_device *device = NULL;
+  tr_loader *loader = NULL;
+  sigset_t signals, before;
+  const tr_device_options device_options = {.struct_bytes = sizeof device_options, .kind = TR_DEVICE_CPU};
+  TR_TRY(tr_device_open(&device_options, &device, error));
   call->size = tr_dataset_size(call->data.dataset);
   call->samples += call->size;
-  lay_out(call);
   progress_begin(&call->progress, call->data.cli, "verify", "samples", 0, call->size);
-  const tr_crew_job job = {.self = call,
-                           .threads = threads,
-                           .window = threads * 4,
-                           .piece_bytes = sizeof(verify_piece),
-                           .next = next,
-                           .work = work,
-                           .take = take,
-                           .drop = drop,
-                           .progress = &call->progress,
-                           .stop = &call->stop};
-  const tr_status status = crew_run(&job, error);
+  tr_loader_options options = {.struct_bytes = sizeof options,
+                               .log = call->data.remote.log,
+                               .device = device,
+                               .dataset = call->data.dataset,
+                               .shuffle = TR_SHUFFLE_NONE,
+                               .batch_size = BATCH_SAMPLES,
+                               .micro_batch = MICRO_SAMPLES,
+                               .size = 1,
+                               .epochs = 1,
+                               .prefetch_bytes = tr_config_bytes(call->data.remote.job.config, "data.prefetch"),
+                               .threads = threads,
+                               .skip_corrupt = true};
+  crew_block_signals(&signals, &before);
+  tr_status status = tr_loader_open(&options, &loader, error);
+  if (status == TR_OK) status = run_loader(call, loader, &signals, error);
+  tr_loader_close(loader);
+  sigprocmask(SIG_SETMASK, &before, NULL);
+  tr_device_close(device);
   progress_end(&call->progress);
   return status;
 }
@@ -173,29 +178,56 @@ static tr_status print_bad_shard(verify_call *call, const char *url, const tr_er
   return status;
 }
 
-/* One shard that cannot be opened must not hide what is in the others: each is looked at alone. */
-static tr_status verify_alone(verify_call *call, const char *const *urls, size_t count, uint32_t threads,
-                              tr_error *error) {
+static tr_status verify_alone(verify_call *call, const char *url, uint32_t threads, tr_error *error) {
   tr_dataset_options options = call->data.options;
-  for (size_t i = 0; i < count; i++) {
-    tr_error why;
-    options.urls = &urls[i];
-    options.url_count = 1;
-    tr_status status = tr_dataset_open(&options, &call->data.dataset, &why);
-    if (status == TR_OK) {
-      status = verify_open(call, threads, error);
-      tr_dataset_close(call->data.dataset);
-      call->data.dataset = NULL;
-    } else if (is_of_the_sample(status)) {
-      status = print_bad_shard(call, urls[i], &why, error);
-    } else {
-      *error = why;
-    }
-    if (status != TR_OK) return status;
+  tr_error why;
+  options.urls = &url;
+  options.url_count = 1;
+  tr_status status = tr_dataset_open(&options, &call->data.dataset, &why);
+  if (status == TR_OK) {
+    status = verify_open(call, threads, error);
+    tr_dataset_close(call->data.dataset);
+    call->data.dataset = NULL;
+  } else if (is_of_the_sample(status)) {
+    status = print_bad_shard(call, url, &why, error);
+  } else {
+    *error = why;
   }
-  return TR_OK;
+  return status;
 }
 
+static bool is_shard(const char *name) {
+  static const char *const tails[] = {".tar", ".tar.gz", ".tgz", ".csv", ".csv.gz", ".bin"};
+  const size_t length = strlen(name);
+  for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
+    const size_t tail = strlen(tails[i]);
+    if (length > tail && name[0] != '.' && strcmp(name + length - tail, tails[i]) == 0) return true;
+  }
+  return false;
+}
+
+/* The shards of a folder one after the other, or the shard itself. */
+static tr_status verify_place(verify_call *call, const char *url, uint32_t threads, tr_error *error) {
+  tr_location at;
+  tr_listing listing;
+  const tr_list_entry *entry = NULL;
+  TR_TRY(location_find(call->data.remote.stores, url, false, &at, error));
+  if (at.kind != LOCATION_FOLDER) return verify_alone(call, url, threads, error);
+  tr_status status;
+  listing_begin(&listing, at.store, at.prefix);
+  while ((status = listing_next(&listing, &entry, error)) == TR_OK && entry != NULL) {
+    const char *name = entry->key + strlen(at.prefix);
+    char shard[2 * TR_KEY_BYTES];
+    if (strchr(name, '/') != NULL || !is_shard(name)) continue;
+    location_url_of(&at, name, shard, sizeof shard);
+    status = verify_alone(call, shard, threads, error);
+    if (status != TR_OK) break;
+  }
+  listing_end(&listing);
+  return status;
+}
+
+/* One shard that cannot be opened must not hide what is in the others: then each is looked at alone. */
 static tr_status verify(verify_call *call, uint32_t threads, tr_error *error) {
   tr_data *data = &call->data;
   tr_error why;
@@ -214,7 +246,7 @@ static tr_status verify(verify_call *call, uint32_t threads, tr_error *error) {
     const char *const *urls;
     size_t count;
     status = tr_url_expand(arena, data->options.urls[i], &urls, &count, error);
-    if (status == TR_OK) status = verify_alone(call, urls, count, threads, error);
+    for (size_t j = 0; status == TR_OK && j < count; j++) status = verify_place(call, urls[j], threads, error);
     if (status != TR_OK) break;
   }
   tr_arena_destroy(arena);
@@ -224,7 +256,8 @@ static tr_status verify(verify_call *call, uint32_t threads, tr_error *error) {
 int data_verify(const tr_cli *cli) {
   verify_call call = {0};
   tr_error error;
-  const uint32_t threads = data_threads(cli, DATA_THREADS);
+  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  const uint32_t threads = data_threads(cli, cores > 0 && cores < DATA_THREADS_MAX ? (uint32_t)cores : DATA_THREADS);
   if (threads == 0) return EXIT_USAGE;
   const uint64_t begin = tr_clock_now_ns(NULL);
   int code = data_prepare(&call.data, cli);

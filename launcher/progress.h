@@ -24,9 +24,10 @@ void progress_begin(tr_progress *progress, const tr_cli *cli, const char *verb, 
 static inline void progress_bytes(tr_progress *progress, uint64_t bytes) {
   atomic_fetch_add_explicit(&progress->bytes, bytes, memory_order_relaxed);
 }
-static inline void progress_done(tr_progress *progress) {
-  atomic_fetch_add_explicit(&progress->done, 1, memory_order_relaxed);
+static inline void progress_add_done(tr_progress *progress, uint64_t items) {
+  atomic_fetch_add_explicit(&progress->done, items, memory_order_relaxed);
 }
+static inline void progress_done(tr_progress *progress) { progress_add_done(progress, 1); }
 /* At most ten times a second, however often it is called. */
 void progress_draw(tr_progress *progress);
 /* Takes the line away. */

@@ -4,6 +4,8 @@
  * again, also when the probe is interrupted. */
 #include "location.h"
 
+#include "crew.h"
+
 #include <trainrun/s3.h>
 
 #include <inttypes.h>
@@ -338,11 +340,7 @@ int store_probe(const tr_cli *cli) {
   int code = remote_open(&remote, cli);
   if (code == 0 && p != NULL) {
     tr_status status = location_resolve(remote.stores, cli->words[1], &p->at, &error);
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    sigprocmask(SIG_BLOCK, &signals, &before);
+    crew_block_signals(&signals, &before);
     if (status == TR_OK) status = run(p, cli, &error);
     if (status != TR_OK) code = remote_failed(&error);
     /* Nothing at all worked: the bucket cannot be used. */

@@ -82,7 +82,7 @@ static const tr_cli_verb data_verbs[] = {
      "Reads and decodes every sample and prints those that fail: shard, key, offset, why. Exit code 1 where there is "
      "one.\n"
      "  --lock FILE      the shards must also be those of a data.lock.json\n"
-     "  -j N             samples read at once (16)\n\n" DATA_URLS DATA_FLAGS "\n" STORAGE_FLAGS
+     "  -j N             threads that decode (one a core)\n\n" DATA_URLS DATA_FLAGS "\n" STORAGE_FLAGS
      "\nExample:\n  trainrun data verify --lock data.lock.json s3://bucket/train/\n"},
     {"pack", data_pack, 2, 2, "make WebDataset shards of images, a table or IDX files", "data pack [flags] SRC DEST",
      "SRC is a folder of images (.png, .jpg; the folder an image is in is its label), a .csv or .jsonl file (a row is "
