@@ -185,7 +185,7 @@ static tr_status is_mds(tr_dataset *dataset, const char *url, bool *yes, tr_erro
   TR_TRY(tr_stores_resolve(dataset->stores, index, &store, key, error));
   const tr_status status = tr_store_head(store, key, &info, error);
   *yes = status == TR_OK;
-  return status == TR_ERR_NOT_FOUND ? TR_OK : status;
+  return *yes || status == TR_ERR_NOT_FOUND ? TR_OK : tr_error_context(error, status, "data %s", url);
 }
 
 /* What the bytes at the beginning say, where the name says nothing. */

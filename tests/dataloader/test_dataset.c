@@ -1,4 +1,8 @@
 /* What all formats share: the lock, ranks that open a data set together, stores and allocations that fail. */
+#include "dataloader/mds_maker.h"
+
+#include <zstd.h>
+
 #include "dataloader/data.h"
 
 #include <stdio.h>
@@ -249,7 +253,8 @@ static tr_status run_all(tr_stores *stores, const char *url, const tr_allocator 
                                       .stores = stores,
                                       .urls = &url,
                                       .url_count = 1,
-                                      .index_folder = "memory://i/index"};
+                                      .index_folder = "memory://i/index",
+                                      .sequence_length = 10};
   tr_dataset *dataset = NULL;
   tr_device *device = NULL;
   TR_TRY(tr_device_open(&cpu, &device, error));
@@ -260,7 +265,27 @@ static tr_status run_all(tr_stores *stores, const char *url, const tr_allocator 
   return status;
 }
 
+/* An MDS set of one shard, and a file of 100 tokens. */
+static void put_mds_and_tokens(tr_stores *stores, const char *folder, bool packed) {
+  uint8_t raw[4096], zip[4096];
+  char list[2048];
+  const size_t bytes = mds_shard(raw, 0, 5), zip_bytes = packed ? ZSTD_compress(zip, sizeof zip, raw, bytes, 3) : 0;
+  size_t used = (size_t)snprintf(list, sizeof list, "{\"version\": 2, \"shards\": [");
+  used += mds_entry(list + used, sizeof list - used, 0, 5, bytes, zip_bytes);
+  used += (size_t)snprintf(list + used, sizeof list - used, "]}");
+  char *index = ts_format("%s/index.json", folder),
+       *shard = ts_format("%s/shard.00000.mds%s", folder, packed ? ".zstd" : "");
+  put(stores, index, list, used);
+  put(stores, shard, packed ? zip : raw, packed ? zip_bytes : bytes);
+  free(index);
+  free(shard);
+  const uint32_t tokens[256 + 100] = {20240801, 7, 100};
+  put(stores, "memory://d/t.bin", tokens, sizeof tokens);
+}
+
 static void put_one_of_each(tr_stores *stores) {
+  put_mds_and_tokens(stores, "memory://d/t-raw", false);
+  put_mds_and_tokens(stores, "memory://d/t-zip", true);
   uint8_t pixels[2 * 12] = {0}, labels[2] = {0, 1};
   const uint32_t dims[] = {2, 3, 4};
   bytes images = make_idx(0x08, dims, 3, pixels, 24), numbers = make_idx(0x08, dims, 1, labels, 2);
@@ -287,8 +312,9 @@ static void put_one_of_each(tr_stores *stores) {
 }
 
 Test(faults, each_allocation_fails_cleanly) {
-  static const char *const urls[] = {"memory://d/t", "memory://d/t.csv", "memory://d/t.tar"};
-  for (size_t u = 0; u < 3; u++) {
+  static const char *const urls[] = {"memory://d/t",     "memory://d/t.csv", "memory://d/t.tar",
+                                     "memory://d/t-raw", "memory://d/t-zip", "memory://d/t.bin"};
+  for (size_t u = 0; u < sizeof urls / sizeof *urls; u++) {
     tr_stores *stores = make_stores(NULL);
     put_one_of_each(stores);
     uint64_t fail_at = 1;
@@ -330,8 +356,9 @@ static tr_stores *make_faulty(ts_faults *faults) {
 }
 
 Test(faults, each_request_fails_cleanly_or_is_done_without) {
-  static const char *const urls[] = {"faulty://t", "faulty://t.csv", "faulty://t.tar"};
-  for (size_t u = 0; u < 3; u++)
+  static const char *const urls[] = {"faulty://t",     "faulty://t.csv", "faulty://t.tar",
+                                     "faulty://t-raw", "faulty://t-zip", "faulty://t.bin"};
+  for (size_t u = 0; u < sizeof urls / sizeof *urls; u++)
     for (int kind = 0; kind < 3; kind++) {
       bool more = true;
       for (uint64_t nth = 1; more; nth++) {
