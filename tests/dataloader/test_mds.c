@@ -165,6 +165,69 @@ Test(mds, ranks_share_the_list_and_the_index) {
   cr_assert(ts_ranks(3, 30, open_as_rank, &s));
 }
 
+/* An epoch as `size` ranks see it: every sample once, whole, and in the order that one rank has. */
+static void expect_epoch(tr_dataset *dataset, int32_t size, uint64_t *order) {
+  tr_device *device = make_cpu(NULL);
+  const uint64_t samples = tr_dataset_size(dataset);
+  uint64_t *found = calloc(samples, sizeof *found);
+  tr_error e = {0};
+  for (int32_t rank = 0; rank < size; rank++) {
+    const tr_loader_options options = {.struct_bytes = sizeof options,
+                                       .device = device,
+                                       .dataset = dataset,
+                                       .seed = 3,
+                                       .shuffle = TR_SHUFFLE_STREAMS,
+                                       .batch_size = 12,
+                                       .micro_batch = 2,
+                                       .rank = rank,
+                                       .size = size,
+                                       .epochs = 1,
+                                       .prefetch_bytes = 1 << 20,
+                                       .threads = 2};
+    tr_loader *loader = NULL;
+    EXPECT_OK(tr_loader_open(&options, &loader, &e));
+    for (;;) {
+      tr_batch_info info;
+      bool end;
+      EXPECT_OK(tr_loader_begin(loader, &info, &end, &e));
+      if (end) break;
+      for (uint64_t leaf = info.leaf_begin; leaf < info.leaf_end; leaf++) {
+        tr_micro_batch m;
+        EXPECT_OK(tr_loader_next(loader, &m, NULL, &e));
+        const int32_t *labels = m.fields[0], *x = m.fields[1];
+        for (uint32_t row = 0; row < m.row_count; row++) {
+          const int32_t number = (int32_t)(m.ids[row] / SAMPLES * 100 + m.ids[row] % SAMPLES);
+          cr_assert(labels[row] == number && x[2 * row] == number && x[2 * row + 1] == -number);
+          found[info.batch * 12 + m.row_offset + row] += m.ids[row] + 1;
+        }
+      }
+      tr_loader_commit(loader);
+    }
+    tr_loader_close(loader);
+  }
+  for (uint64_t i = 0; i < samples; i++) {
+    if (size == 1) order[i] = found[i];
+    cr_assert_eq(found[i], order[i], "%d ranks, position %d", (int)size, (int)i);
+  }
+  free(found);
+  tr_device_close(device);
+}
+
+Test(mds, loaders_deliver_one_order_at_any_number_of_ranks) {
+  tr_stores *stores = make_stores(NULL);
+  tr_error e = {0};
+  for (int packed = 0; packed < 2; packed++) {
+    const char *url = packed ? "memory://d/zip" : "memory://d/raw";
+    put_mds(stores, url, 7, packed);
+    tr_dataset *dataset = NULL;
+    EXPECT_OK(open_one(stores, url, &dataset, &e));
+    uint64_t order[7 * SAMPLES];
+    for (int32_t size = 1; size <= 4; size++) expect_epoch(dataset, size, order);
+    tr_dataset_close(dataset);
+  }
+  tr_stores_destroy(stores);
+}
+
 /* ---- Fields ------------------------------------------------------------------------------------------------------ */
 
 /* A set of one shard with one sample of one column. */

@@ -99,6 +99,54 @@ Test(tokens, sequences_of_any_length_use_one_index) {
   tr_stores_destroy(stores);
 }
 
+Test(tokens, loaders_deliver_sequences_whose_blocks_overlap) {
+  tr_stores *stores = make_stores(NULL);
+  put_tokens(stores, "memory://d/o-0.bin", 0, 30001, 2);
+  put_tokens(stores, "memory://d/o-1.bin", 1, 20001, 2);
+  tr_error e = {0};
+  tr_dataset *dataset = NULL;
+  tr_device *device = make_cpu(NULL);
+  tr_loader *loader = NULL;
+  EXPECT_OK(open_tokens(stores, "memory://d/o-{0,1}.bin", 100, NULL, 0, &dataset, &e));
+  const tr_loader_options options = {.struct_bytes = sizeof options,
+                                     .device = device,
+                                     .dataset = dataset,
+                                     .shuffle = TR_SHUFFLE_FULL,
+                                     .batch_size = 16,
+                                     .micro_batch = 4,
+                                     .size = 1,
+                                     .epochs = 2,
+                                     .prefetch_bytes = 1 << 20,
+                                     .threads = 2};
+  EXPECT_OK(tr_loader_open(&options, &loader, &e));
+  uint64_t delivered = 0;
+  for (;;) {
+    tr_batch_info info;
+    bool end;
+    EXPECT_OK(tr_loader_begin(loader, &info, &end, &e));
+    if (end) break;
+    for (uint64_t leaf = info.leaf_begin; leaf < info.leaf_end; leaf++) {
+      tr_micro_batch m;
+      EXPECT_OK(tr_loader_next(loader, &m, NULL, &e));
+      for (uint32_t row = 0; row < m.row_count; row++, delivered++) {
+        const uint32_t file = m.ids[row] >= 300, first = 100 * ((uint32_t)m.ids[row] - 300 * file);
+        const int32_t *tokens = (const int32_t *)m.fields[0] + 100 * row,
+                      *targets = (const int32_t *)m.fields[1] + 100 * row;
+        for (uint32_t i = 0; i < 100; i++) {
+          cr_assert_eq(tokens[i], (int32_t)token_of(file, first + i));
+          cr_assert_eq(targets[i], (int32_t)token_of(file, first + i + 1));
+        }
+      }
+    }
+    tr_loader_commit(loader);
+  }
+  cr_assert_eq(delivered, 1000);
+  tr_loader_close(loader);
+  tr_dataset_close(dataset);
+  tr_device_close(device);
+  tr_stores_destroy(stores);
+}
+
 Test(tokens, fields_have_the_names_that_the_job_gives) {
   tr_stores *stores = make_stores(NULL);
   put_tokens(stores, "memory://d/c.bin", 0, 100, 2);
