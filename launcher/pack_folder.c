@@ -51,7 +51,8 @@ static tr_status add(folder *f, const tr_location *at, const tr_list_entry *entr
                      tr_error *error) {
   const char *name = entry->key + strlen(at->prefix), *slash = strchr(name, '/');
   char line[64];
-  if (pack_image_suffix(name) == NULL) {
+  /* What is hidden (".thumbnails/") was not meant. */
+  if (pack_image_suffix(name) == NULL || name[0] == '.' || strstr(name, "/.") != NULL) {
     source->passed_over++;
     return TR_OK;
   }

@@ -161,7 +161,7 @@ def test_tables(place):
 
 
 def test_folders(place):
-    for i, name in enumerate(("dög/1.png", "a cat/x+y.jpeg", "a cat/2.JPG", "a cat/readme.txt")):
+    for i, name in enumerate(("dög/1.png", "a cat/x+y.jpeg", "a cat/2.JPG", "a cat/readme.txt", ".cache/9.png")):
         os.makedirs(os.path.dirname(place.path("photos/" + name)), exist_ok=True)
         with open(place.path("photos/" + name), "wb") as file:
             file.write(b"not decoded here %d" % i)
