@@ -39,6 +39,7 @@ typedef struct bench_call {
   size_t times;
   double first_batch_seconds;
   uint64_t batches;
+  tr_wait_account waits; /* of the loader, after the first batch */
 } bench_call;
 
 static double seconds_since(uint64_t begin_ns) { return (double)(tr_clock_now_ns(NULL) - begin_ns) * 1e-9; }
@@ -180,7 +181,7 @@ static tr_status run_loader(bench_call *call, tr_loader *loader, uint64_t begin,
     if (end) break;
     for (uint64_t leaf = info.leaf_begin; leaf < info.leaf_end; leaf++) {
       tr_micro_batch batch;
-      TR_TRY(tr_loader_next(loader, &batch, NULL, error));
+      TR_TRY(tr_loader_next(loader, &batch, steady_ns > 0 ? &call->waits : NULL, error));
     }
     tr_loader_commit(loader);
     if (steady_ns == 0) { /* what starts up is the first batch's, what follows is the rate */
@@ -249,6 +250,24 @@ static double workers_of(const bench_call *call) {
   return need > 0 ? rate(call->raw.bytes, call->raw.seconds) / need : 0;
 }
 
+/* What the loader waited for most. */
+static const char *longest_wait(const tr_wait_account *waits) {
+  const struct {
+    uint64_t ns;
+    const char *name;
+  } causes[] = {{waits->decode_ns, "decoding"},
+                {waits->first_byte_ns, "first bytes"},
+                {waits->bandwidth_ns, "bandwidth"},
+                {waits->throttled_ns, "a throttling store"},
+                {waits->retry_ns, "requests asked again"},
+                {waits->other_ns, "something else"}};
+  size_t most = 0;
+  for (size_t i = 1; i < sizeof causes / sizeof *causes; i++) {
+    if (causes[i].ns > causes[most].ns) most = i;
+  }
+  return causes[most].name;
+}
+
 static void print_need(const bench_call *call) {
   const double need = need_of(call), workers = workers_of(call);
   char each[64];
@@ -265,8 +284,9 @@ static void print_need(const bench_call *call) {
     printf("this bucket does not feed a worker that needs %s: it gives %.0f %% of that\n", each, workers * 100);
   }
   if (call->loader.seconds > 0 && rate(call->loader.bytes, call->loader.seconds) < need) {
-    printf("a worker on this machine decodes too slowly for that: its loader makes %.4g MB/s (%.6g samples/s)\n",
-           rate(call->loader.bytes, call->loader.seconds) * 1e-6, rate(call->loader.samples, call->loader.seconds));
+    printf("one loader on this machine makes %.4g MB/s (%.6g samples/s), which is less: it waits for %s most\n",
+           rate(call->loader.bytes, call->loader.seconds) * 1e-6, rate(call->loader.samples, call->loader.seconds),
+           longest_wait(&call->waits));
   }
 }
 
@@ -298,9 +318,9 @@ static void print_json(const bench_call *call) {
       at(call, call->first_byte_ms, 99), at(call, call->whole_ms, 50), at(call, call->whole_ms, 90),
       at(call, call->whole_ms, 99));
   printf("\"loader\": {\"bytes_per_s\": %.0f, \"samples_per_s\": %.3f, \"cpu_s_per_gb\": %.4f, \"batches\": %" PRIu64
-         ", \"first_batch_s\": %.6f, \"open_s\": %.6f}, ",
+         ", \"first_batch_s\": %.6f, \"open_s\": %.6f, \"waits_for\": \"%s\"}, ",
          rate(loader->bytes, loader->seconds), rate(loader->samples, loader->seconds), cpu_per_gb(loader),
-         call->batches, call->first_batch_seconds, call->open_seconds);
+         call->batches, call->first_batch_seconds, call->open_seconds, longest_wait(&call->waits));
   printf("\"samples\": %" PRIu64 ", \"bytes\": %" PRIu64, call->samples, call->stored_bytes);
   if (need_of(call) > 0) {
     printf(", \"need_bytes_per_s\": %.0f, \"workers\": %" PRIu64, need_of(call), (uint64_t)workers_of(call));

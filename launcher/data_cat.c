@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { CACHE_BYTES = 256 << 20 };
+
 typedef struct cat_call {
   tr_data data;
   tr_sampler *sampler; /* NULL: in the order of the shards; under the crew's one-at-a-time */
@@ -143,11 +145,24 @@ static int run(cat_call *call, uint32_t threads) {
   return crew_exit_code(&error);
 }
 
+/* Samples in the order of the shards lie side by side: what is read is read in large pieces and kept for a while. */
+static int open_it(cat_call *call, const tr_cli *cli) {
+  const tr_cache_options options = {.struct_bytes = sizeof options, .memory_bytes = CACHE_BYTES};
+  tr_error error;
+  const int code = data_prepare(&call->data, cli);
+  if (code != 0) return code;
+  tr_status status = TR_OK;
+  if (!cli->order && cli->index == NULL) status = tr_cache_open(&options, &call->data.cache, &error);
+  call->data.options.cache = call->data.cache;
+  if (status == TR_OK) status = tr_dataset_open(&call->data.options, &call->data.dataset, &error);
+  return status == TR_OK ? 0 : remote_failed(&error);
+}
+
 int data_cat(const tr_cli *cli) {
   cat_call call = {0};
   const uint32_t threads = data_threads(cli, DATA_THREADS);
   if (threads == 0) return EXIT_USAGE;
-  int code = data_open(&call.data, cli);
+  int code = open_it(&call, cli);
   if (code == 0) code = run(&call, threads);
   data_close(&call.data);
   return code;

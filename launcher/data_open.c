@@ -46,6 +46,7 @@ int data_open(tr_data *data, const tr_cli *cli) {
 
 void data_close(tr_data *data) {
   tr_dataset_close(data->dataset);
+  tr_cache_close(data->cache);
   remote_close(&data->remote);
 }
 

@@ -13,6 +13,7 @@ typedef struct tr_data {
   tr_remote remote;
   tr_dataset_options options; /* of cli->words[1...] */
   tr_dataset *dataset;
+  tr_cache *cache; /* of the options; may be NULL */
   tr_field_source fields[TR_FIELDS_MAX];
 } tr_data;
 
