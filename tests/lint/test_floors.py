@@ -34,9 +34,12 @@ def upward():
 
 
 def is_inner(path, name):
-    """Tests of a room may name what its public headers do not show (kernels and their twins, a module's border)."""
-    folder = house.ROOMS.get(path.split("/")[1])
-    return folder and any(file.startswith(folder + "/") and file.endswith("/" + name) for file in house.files(".h"))
+    """Tests of a room may name what its public headers do not show (kernels and their twins, a module's border); a fuzz
+    target is a test of the room whose parser it tries."""
+    of = path.split("/")[1]
+    folders = house.ROOMS.values() if of == "fuzz" else [house.ROOMS[of]] if of in house.ROOMS else []
+    return any(file.startswith(folder + "/") and file.endswith("/" + name)
+               for folder in folders for file in house.files(".h"))
 
 
 def crossing():
