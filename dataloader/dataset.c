@@ -10,7 +10,7 @@
 #include "tokens_index.h"
 #include "transform.h"
 
-enum { URLS_MAX = 1000000, PROBE_BYTES = 512, STREAMS_DEFAULT = 64, BLOCK_SAMPLES_MAX = 4096 };
+enum { URLS_MAX = 1000000, PROBE_BYTES = 512, STREAMS_DEFAULT = 64, BLOCK_SAMPLES_MAX = 512 };
 #define BLOCK_BYTES ((uint64_t)1 << 20)
 /* Unpacked shards that all streams together keep in memory. */
 #define PACKED_STREAM_BYTES ((uint64_t)128 << 20)

@@ -141,8 +141,8 @@ tr_status dl_dataset_bring(const tr_dataset *dataset, const dl_sample *sample, b
  * cache is believed. */
 tr_status dl_dataset_read(const tr_dataset *dataset, const dl_sample *sample, bool fresh, void *const *to,
                           dl_scratch *scratch, tr_error *error);
-/* Samples of a block of the order: as many as make about a mebibyte, a power of two up to 4096. Part of the order, so the
- * rule never changes. */
+/* Samples of a block of the order: as many as make about a mebibyte, a power of two up to 512, so that what a rank reads
+ * ahead can hold a whole block of each of its streams. Part of the order, so the rule never changes. */
 uint64_t dl_block_samples(uint64_t stored_bytes, uint64_t samples);
 /* After files[].samples of each shard's first file are known: ids and blocks. */
 tr_status dl_dataset_set_shards(tr_dataset *dataset, tr_error *error);

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "account.h"
 #include "agree.h"
 #include "cache.h"
 
@@ -144,22 +145,6 @@ tr_status dl_files_find(tr_dataset *dataset, const dl_candidate *candidates, siz
 
 /* ---- Reading ----------------------------------------------------------------------------------------------------- */
 
-static void charge(tr_wait_account *account, const tr_store_request *request, uint64_t begin_ns, uint64_t end_ns) {
-  const uint64_t whole = end_ns - begin_ns;
-  uint64_t left = whole;
-  const uint64_t retry = request->retry_ns < left ? request->retry_ns : left;
-  left -= retry;
-  const uint64_t throttled = request->throttled_ns < left ? request->throttled_ns : left;
-  left -= throttled;
-  uint64_t first = request->first_byte_ns > begin_ns ? request->first_byte_ns - begin_ns : 0;
-  first = first > retry + throttled ? first - retry - throttled : 0;
-  if (first > left) first = left;
-  account->retry_ns += retry;
-  account->throttled_ns += throttled;
-  account->first_byte_ns += first;
-  account->bandwidth_ns += left - first;
-}
-
 static tr_status run(tr_store *store, tr_store_request *request, tr_error *error) {
   void *self;
   const tr_store_ops *ops = tr_store_vtable(store, &self);
@@ -236,7 +221,7 @@ static tr_status read_exactly(const dl_file *file, const tr_clock *clock, uint64
     status = judge(file, &request, run(file->store, &request, error), error);
   }
   if (account != NULL && fresh) account->retry_ns += tr_clock_now_ns(clock) - begin_ns;
-  if (account != NULL && !fresh) charge(account, &request, begin_ns, tr_clock_now_ns(clock));
+  if (account != NULL && !fresh) dl_account_request(account, &request, begin_ns, tr_clock_now_ns(clock));
   return status;
 }
 

@@ -11,6 +11,11 @@ enum {
   STEPS_IN_MEMORY = 4,
   STEPS_STORED = 64,
   STEPS_LEAST = 2,
+  /* Batches get this part of the budget, what is read ahead the rest, and half of it at least. */
+  RING_PART = 4,
+  ARENA_LEAST = 64 << 10,
+  ROWS_AHEAD_LEAST = 1024,
+  ROWS_AHEAD_MOST = 65536,
   SKIPPED_MAX = 4096,
   MICRO_BATCH_MAX = 1 << 24
 };
@@ -48,16 +53,42 @@ static tr_status check_options(const tr_loader_options *options, tr_error *error
   return TR_OK;
 }
 
-/* How many slots: what the budget holds, but two steps at least, and not more than there is use for. */
-static uint64_t slots_of(const tr_loader_options *options, const dl_ring *ring) {
-  const dl_plan *plan = &ring->plan;
-  const uint64_t run = dl_plan_run_max(plan);
-  const uint64_t steps_most = options->dataset->in_memory ? STEPS_IN_MEMORY : STEPS_STORED;
-  const uint64_t slot_bytes = dl_ring_slot_bytes(ring->fields, options->dataset->field_count, plan->micro_batch);
-  uint64_t slots = options->prefetch_bytes / (slot_bytes > 0 ? slot_bytes : 1);
+/* How many slots: what their part of the budget holds, but two steps at least, and not more than there is use for. */
+static uint64_t slots_of(const dl_ring *ring, uint64_t bytes) {
+  const uint64_t run = dl_plan_run_max(&ring->plan);
+  const uint64_t steps_most = ring->dataset->in_memory ? STEPS_IN_MEMORY : STEPS_STORED;
+  const uint64_t slot_bytes = dl_ring_slot_bytes(ring->fields, ring->dataset->field_count, ring->plan.micro_batch);
+  uint64_t slots = bytes / (slot_bytes > 0 ? slot_bytes : 1);
   if (slots > run * steps_most) slots = run * steps_most;
   if (slots < run * STEPS_LEAST) slots = run * STEPS_LEAST;
   return slots;
+}
+
+static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most) {
+  return value < least ? least : value > most ? most : value;
+}
+
+/* What is read ahead: the rest of the budget, but no more than twice the data set. */
+static dl_ring_size size_of(const dl_ring *ring, const tr_loader_options *options) {
+  const tr_dataset *dataset = ring->dataset;
+  dl_ring_size size = {.threads = options->threads > 0 ? options->threads : 1};
+  const uint64_t budget = options->prefetch_bytes;
+  size.slot_count = slots_of(ring, dataset->in_memory ? budget : budget / RING_PART);
+  if (dataset->in_memory) return size;
+  const uint64_t slot_bytes = dl_ring_slot_bytes(ring->fields, dataset->field_count, ring->plan.micro_batch);
+  const uint64_t slots_bytes = size.slot_count * slot_bytes;
+  size.arena_bytes = slots_bytes < budget / 2 ? budget - slots_bytes : budget / 2;
+  uint64_t stored_bytes = 0;
+  for (size_t i = 0; i < dataset->file_count; i++) stored_bytes += dataset->files[i].bytes;
+  if (size.arena_bytes > 2 * stored_bytes) size.arena_bytes = 2 * stored_bytes;
+  if (dataset->unpacked_bytes_max > 0) {
+    size.packed_bytes = size.arena_bytes / 4 * 3;
+    size.arena_bytes /= 4;
+  }
+  if (size.arena_bytes < ARENA_LEAST) size.arena_bytes = ARENA_LEAST;
+  const uint64_t mean = stored_bytes / tr_dataset_size(dataset) + 1;
+  size.row_capacity = (uint32_t)clamp(size.arena_bytes / mean * 3 / 2, ROWS_AHEAD_LEAST, ROWS_AHEAD_MOST);
+  return size;
 }
 
 static tr_status open_sampler(const tr_loader_options *options, tr_sampler **out, tr_error *error) {
@@ -71,16 +102,20 @@ static tr_status open_sampler(const tr_loader_options *options, tr_sampler **out
   return tr_sampler_create(&sampler, out, error);
 }
 
+static tr_status make_transforms(tr_loader *loader, const tr_loader_options *options, tr_error *error) {
+  const tr_dataset *dataset = options->dataset;
+  loader->ring.fields = dataset->fields;
+  if (options->transform_count == 0) return TR_OK;
+  TR_TRY(dl_transforms_create(options->allocator, options->seed, options->transforms, options->transform_count,
+                              dataset->fields, dataset->field_count, &loader->transforms, error));
+  loader->ring.transforms = loader->transforms;
+  loader->ring.fields = dl_transforms_fields(loader->transforms);
+  return TR_OK;
+}
+
 static tr_status start(tr_loader *loader, const tr_loader_options *options, tr_error *error) {
   dl_ring *ring = &loader->ring;
-  const tr_dataset *dataset = options->dataset;
-  ring->fields = dataset->fields;
-  if (options->transform_count > 0) {
-    TR_TRY(dl_transforms_create(options->allocator, options->seed, options->transforms, options->transform_count,
-                                dataset->fields, dataset->field_count, &loader->transforms, error));
-    ring->fields = dl_transforms_fields(loader->transforms);
-    ring->transforms = loader->transforms;
-  }
+  TR_TRY(make_transforms(loader, options, error));
   TR_TRY(open_sampler(options, &ring->sampler, error));
   ring->plan = (dl_plan){.samples = tr_sampler_size(ring->sampler),
                          .batch_size = options->batch_size,
@@ -107,10 +142,17 @@ static tr_status start(tr_loader *loader, const tr_loader_options *options, tr_e
   ring->map = options->map;
   ring->map_self = options->map_self;
   ring->skip_corrupt = options->skip_corrupt;
-  const tr_status status = dl_ring_start(ring, slots_of(options, ring), options->threads > 0 ? options->threads : 1,
-                                         error);
+  const dl_ring_size size = size_of(ring, options);
+  const tr_status status = dl_ring_start(ring, &size, error);
   if (status != TR_OK) dl_ring_stop(ring);
   return status;
+}
+
+static void release(tr_loader *loader) {
+  tr_sampler_destroy(loader->ring.sampler);
+  dl_transforms_destroy(loader->transforms);
+  tr_free(loader->allocator, loader->skipped);
+  tr_free(loader->allocator, loader);
 }
 
 tr_status tr_loader_open(const tr_loader_options *options, tr_loader **out, tr_error *error) {
@@ -121,10 +163,7 @@ tr_status tr_loader_open(const tr_loader_options *options, tr_loader **out, tr_e
   loader->dataset = options->dataset;
   const tr_status status = start(loader, options, error);
   if (status != TR_OK) {
-    tr_sampler_destroy(loader->ring.sampler);
-    dl_transforms_destroy(loader->transforms);
-    tr_free(loader->allocator, loader->skipped);
-    tr_free(loader->allocator, loader);
+    release(loader);
     return status;
   }
   *out = loader;
@@ -134,10 +173,7 @@ tr_status tr_loader_open(const tr_loader_options *options, tr_loader **out, tr_e
 void tr_loader_close(tr_loader *loader) {
   if (loader == NULL) return;
   dl_ring_stop(&loader->ring);
-  tr_sampler_destroy(loader->ring.sampler);
-  dl_transforms_destroy(loader->transforms);
-  tr_free(loader->allocator, loader->skipped);
-  tr_free(loader->allocator, loader);
+  release(loader);
 }
 
 size_t tr_loader_fields(const tr_loader *loader, const tr_field **fields) {
@@ -160,34 +196,16 @@ tr_status tr_loader_begin(tr_loader *loader, tr_batch_info *info, bool *end, tr_
   return TR_OK;
 }
 
-/* A wait inherits its causes from the record of what it waited for, in proportion, to the last nanosecond. */
-static void charge(tr_wait_account *account, const tr_wait_account *spent, uint64_t waited_ns) {
-  const uint64_t parts[] = {spent->first_byte_ns, spent->bandwidth_ns, spent->throttled_ns, spent->retry_ns,
-                            spent->decode_ns};
-  uint64_t *const to[] = {&account->first_byte_ns, &account->bandwidth_ns, &account->throttled_ns, &account->retry_ns,
-                          &account->decode_ns};
-  double whole = 0;
-  for (size_t i = 0; i < 5; i++) whole += (double)parts[i];
-  uint64_t left = waited_ns;
-  size_t largest = 0;
-  for (size_t i = 0; i < 5 && whole > 0; i++) {
-    uint64_t part = (uint64_t)((double)waited_ns * ((double)parts[i] / whole));
-    if (part > left) part = left;
-    *to[i] += part;
-    left -= part;
-    if (parts[i] > parts[largest]) largest = i;
-  }
-  *(whole > 0 ? to[largest] : &account->other_ns) += left;
-}
-
 tr_status tr_loader_next(tr_loader *loader, tr_micro_batch *batch, tr_wait_account *account, tr_error *error) {
   if (!loader->begun || loader->next_leaf >= loader->info.leaf_end) {
     return tr_fail(error, TR_ERR_INVALID, "loader: this rank has no more micro-batches in this batch");
   }
-  uint64_t waited_ns;
+  uint64_t begin_ns, end_ns;
   const uint64_t ticket = loader->first_ticket + (loader->next_leaf - loader->info.leaf_begin);
-  const dl_slot *slot = dl_ring_take(&loader->ring, ticket, &waited_ns);
-  if (account != NULL && waited_ns > 0) charge(account, &slot->spent, waited_ns);
+  const dl_slot *slot = dl_ring_take(&loader->ring, ticket, &begin_ns, &end_ns);
+  if (account != NULL && end_ns > begin_ns) {
+    dl_account_wait(account, &slot->arrival, &slot->spent, begin_ns, end_ns);
+  }
   if (slot->status != TR_OK) {
     if (error != NULL) *error = slot->error;
     return slot->status;

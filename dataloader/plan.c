@@ -29,3 +29,21 @@ uint64_t dl_plan_run_max(const dl_plan *plan) {
   const uint64_t a = first.leaf_end - first.leaf_begin, b = last.leaf_end - last.leaf_begin;
   return a > b ? a : b;
 }
+
+bool dl_plan_ticket(const dl_plan *plan, tr_cursor *at, uint64_t *leaf, dl_ticket *ticket) {
+  if (dl_plan_ended(plan, *at)) return false;
+  tr_batch_info info = dl_plan_batch(plan, *at);
+  while (info.leaf_begin + *leaf >= info.leaf_end) {
+    *at = dl_plan_next(plan, *at);
+    *leaf = 0;
+    if (dl_plan_ended(plan, *at)) return false;
+    info = dl_plan_batch(plan, *at);
+  }
+  *ticket = (dl_ticket){.epoch = info.epoch, .leaf = info.leaf_begin + *leaf};
+  ++*leaf;
+  ticket->row_offset = ticket->leaf * plan->micro_batch;
+  const uint64_t left = info.rows - ticket->row_offset;
+  ticket->row_count = (uint32_t)(left < plan->micro_batch ? left : plan->micro_batch);
+  ticket->position = info.batch * plan->batch_size + ticket->row_offset;
+  return true;
+}

@@ -1,10 +1,10 @@
-/* Prefetch threads over a ring of slots: see ring.h. */
+/* Threads that decode into a ring of slots: see ring.h. */
 #include "ring.h"
 
 #include <signal.h>
 #include <string.h>
 
-enum { ALIGN = 64, SKIPS_LOGGED_MAX = 20 };
+enum { ALIGN = 64, RUN_BYTES = 256 << 10, TICKETS_MOST = 16384 };
 
 static uint64_t rounded(uint64_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
 
@@ -14,134 +14,137 @@ uint64_t dl_ring_slot_bytes(const tr_field *fields, size_t field_count, uint64_t
   return total;
 }
 
-/* ---- Filling a slot (a prefetch thread, without the lock) -------------------------------------------------------- */
+/* ---- Work (with the lock) ---------------------------------------------------------------------------------------- */
 
-static tr_status read_row(dl_ring *ring, const dl_slot *slot, uint32_t row, dl_scratch *scratch, bool *of_sample,
-                          tr_error *error) {
-  const tr_dataset *dataset = ring->dataset;
-  void *to[TR_FIELDS_MAX];
-  for (size_t i = 0; i < dataset->field_count; i++) {
-    to[i] = (uint8_t *)slot->fields[i] + row * ring->fields[i].bytes;
-  }
-  const dl_sample sample = dl_dataset_sample(dataset, slot->epoch, slot->ids[row], ring->transforms);
-  tr_status status = dl_dataset_read(dataset, &sample, false, to, scratch, error);
-  *of_sample = status == TR_ERR_CORRUPT;
-  if (status == TR_OK && ring->map != NULL) {
-    status = ring->map(ring->map_self, slot->epoch, slot->ids[row], to, error);
-    *of_sample = status != TR_OK;
-    if (status != TR_OK) {
-      char name[256];
-      tr_dataset_sample_name(dataset, slot->ids[row], name, sizeof name);
-      status = tr_error_context(error, status, "sample %s: its transform", name);
-    }
-  }
-  return status;
-}
+/* What a thread does next: rows of a slot, or a packed range. */
+typedef struct job {
+  dl_fill fill;
+  dl_run run; /* in the engine; count 0: the data are in memory */
+  bool unpacks;
+  uint32_t packed;
+} job;
 
-static void clear_rows(const dl_ring *ring, const dl_slot *slot, uint64_t begin, uint64_t end) {
-  if (begin == end) return;
-  for (size_t i = 0; i < ring->dataset->field_count; i++) {
-    const size_t bytes = ring->fields[i].bytes;
-    memset((uint8_t *)slot->fields[i] + begin * bytes, 0, (end - begin) * bytes);
-  }
-  for (uint64_t row = begin; row < end; row++) slot->row_weight[row] = 0;
-}
-
-static void note_skip(dl_ring *ring, const tr_error *error) {
-  pthread_mutex_lock(&ring->lock);
-  const uint64_t number = ++ring->skips_logged;
-  pthread_mutex_unlock(&ring->lock);
-  if (number < SKIPS_LOGGED_MAX) tr_logf(ring->log, TR_LOG_WARNING, "skipped: %s", error->message);
-  if (number == SKIPS_LOGGED_MAX) {
-    tr_logf(ring->log, TR_LOG_WARNING, "skipped: %s; further ones are not logged, only recorded", error->message);
-  }
-}
-
-static void fill(dl_ring *ring, dl_slot *slot, dl_scratch *scratch) {
-  const uint64_t begin_ns = tr_clock_now_ns(ring->clock);
-  scratch->account = (tr_wait_account){0};
-  slot->status = TR_OK;
-  slot->skipped = 0;
-  for (uint32_t row = 0; row < slot->row_count && slot->status == TR_OK; row++) {
-    bool of_sample = false;
-    slot->row_weight[row] = 1;
-    const tr_status status = read_row(ring, slot, row, scratch, &of_sample, &slot->error);
-    if (status == TR_OK) continue;
-    if (of_sample && ring->skip_corrupt) {
-      clear_rows(ring, slot, row, row + 1);
-      slot->skipped++;
-      note_skip(ring, &slot->error);
-    } else {
-      slot->status = status;
-    }
-  }
-  clear_rows(ring, slot, slot->row_count, ring->plan.micro_batch);
-  const uint64_t end_ns = tr_clock_now_ns(ring->clock);
-  slot->spent = scratch->account;
-  const tr_wait_account *spent = &slot->spent;
-  const uint64_t reading = spent->first_byte_ns + spent->bandwidth_ns + spent->throttled_ns + spent->retry_ns;
-  slot->spent.decode_ns = end_ns - begin_ns > reading ? end_ns - begin_ns - reading : 0;
-  tr_trace_span(ring->trace, TR_LANE_DATA, "micro-batch", begin_ns, end_ns);
-}
-
-/* ---- Claiming (with the lock) ------------------------------------------------------------------------------------ */
-
-static bool can_claim(const dl_ring *ring) {
-  if (dl_plan_ended(&ring->plan, ring->claim_at)) return false;
+static bool slot_is_free(const dl_ring *ring) {
   if (ring->next_ticket >= ring->given_back + ring->slot_count) return false;
   return ring->slots[ring->next_ticket % ring->slot_count].state != DL_SLOT_FILLING;
 }
 
-/* Moves to a batch in which this rank has a micro-batch left. There is one sooner or later, or no thread runs. */
-static tr_batch_info find_batch(dl_ring *ring) {
-  tr_batch_info info = dl_plan_batch(&ring->plan, ring->claim_at);
-  while (info.leaf_begin + ring->claim_leaf >= info.leaf_end) {
-    ring->claim_at = dl_plan_next(&ring->plan, ring->claim_at);
-    ring->claim_leaf = 0;
-    if (dl_plan_ended(&ring->plan, ring->claim_at)) break;
-    info = dl_plan_batch(&ring->plan, ring->claim_at);
-  }
-  return info;
-}
-
-static dl_slot *claim(dl_ring *ring) {
-  if (!can_claim(ring)) return NULL;
-  const tr_batch_info info = find_batch(ring);
-  if (dl_plan_ended(&ring->plan, ring->claim_at)) return NULL;
+static dl_slot *open_slot(dl_ring *ring, const dl_ticket *ticket) {
   dl_slot *slot = &ring->slots[ring->next_ticket % ring->slot_count];
-  const uint64_t micro_batch = ring->plan.micro_batch;
   slot->state = DL_SLOT_FILLING;
   slot->ticket = ring->next_ticket++;
-  slot->epoch = info.epoch;
-  slot->leaf = info.leaf_begin + ring->claim_leaf++;
-  slot->row_offset = slot->leaf * micro_batch;
-  const uint64_t left = info.rows - slot->row_offset;
-  slot->row_count = (uint32_t)(left < micro_batch ? left : micro_batch);
-  const uint64_t position = info.batch * ring->plan.batch_size + slot->row_offset;
-  for (uint32_t row = 0; row < slot->row_count; row++) {
-    slot->ids[row] = tr_sampler_at(ring->sampler, info.epoch, position + row);
-  }
+  slot->epoch = ticket->epoch;
+  slot->leaf = ticket->leaf;
+  slot->row_offset = ticket->row_offset;
+  slot->row_count = slot->rows_left = ticket->row_count;
+  slot->begin_ns = 0;
+  slot->arrival = (dl_arrival){0};
+  slot->spent = (tr_wait_account){0};
+  slot->status = TR_OK;
+  slot->skipped = 0;
   return slot;
 }
 
-static void *prefetch(void *self) {
+/* A whole slot of data that are in memory. */
+static bool find_slot(dl_ring *ring, job *found) {
+  dl_ticket ticket;
+  if (!slot_is_free(ring) || !dl_plan_ticket(&ring->plan, &ring->claim_at, &ring->claim_leaf, &ticket)) return false;
+  dl_slot *slot = open_slot(ring, &ticket);
+  for (uint32_t row = 0; row < slot->row_count; row++) {
+    slot->ids[row] = tr_sampler_at(ring->sampler, ticket.epoch, ticket.position + row);
+  }
+  *found = (job){.fill = {.slot = slot, .count = slot->row_count}};
+  return true;
+}
+
+static bool find_rows(dl_ring *ring, job *found) {
+  dl_fetch *fetch = &ring->fetch;
+  while (ring->next_ticket < fetch->tickets_walked && slot_is_free(ring)) {
+    open_slot(ring, &fetch->tickets[ring->next_ticket % fetch->ticket_capacity]);
+    dl_fetch_forget(fetch, ring->next_ticket);
+  }
+  uint32_t packed;
+  if (dl_fetch_take_packed(fetch, &packed)) {
+    *found = (job){.unpacks = true, .packed = packed};
+    return true;
+  }
+  dl_run run;
+  if (!dl_fetch_take(fetch, ring->next_ticket, RUN_BYTES, &run)) return false;
+  const dl_row *row = dl_fetch_row(fetch, run.first);
+  *found = (job){.run = run,
+                 .fill = {.slot = &ring->slots[row->ticket % ring->slot_count],
+                          .begin = row->number,
+                          .count = run.count,
+                          .first = run.first}};
+  return true;
+}
+
+static void note_spent(tr_wait_account *sum, const tr_wait_account *more) {
+  sum->first_byte_ns += more->first_byte_ns;
+  sum->bandwidth_ns += more->bandwidth_ns;
+  sum->throttled_ns += more->throttled_ns;
+  sum->retry_ns += more->retry_ns;
+}
+
+static void finish_slot(dl_ring *ring, dl_slot *slot) {
+  pthread_mutex_unlock(&ring->lock);
+  dl_ring_clear_rest(ring, slot);
+  tr_trace_span(ring->trace, TR_LANE_DATA, "micro-batch", slot->begin_ns, tr_clock_now_ns(ring->clock));
+  pthread_mutex_lock(&ring->lock);
+  slot->state = DL_SLOT_READY;
+  if (ring->taker_waits) pthread_cond_signal(&ring->ready);
+}
+
+/* Notes what came of rows; the last ones complete their slot. */
+static void finish_rows(dl_ring *ring, const job *done, const tr_wait_account *spent, const tr_error *error) {
+  const dl_fill *fill = &done->fill;
+  dl_slot *slot = fill->slot;
+  if (done->run.count > 0) dl_fetch_done(&ring->fetch, &done->run, &slot->arrival);
+  note_spent(&slot->spent, spent);
+  slot->skipped += fill->skipped;
+  if (fill->status != TR_OK && (slot->status == TR_OK || fill->failed_row < slot->failed_row)) {
+    slot->status = fill->status;
+    slot->failed_row = fill->failed_row;
+    slot->error = *error;
+  }
+  slot->rows_left -= fill->count;
+  if (slot->rows_left == 0) finish_slot(ring, slot);
+}
+
+static void do_job(dl_ring *ring, job *todo, dl_scratch *scratch) {
+  tr_error error;
+  scratch->account = (tr_wait_account){0};
+  if (!todo->unpacks && todo->fill.slot->begin_ns == 0) todo->fill.slot->begin_ns = tr_clock_now_ns(ring->clock);
+  /* There may be more: who sleeps should see. */
+  if (ring->fetches && ring->sleeping > 0) pthread_cond_signal(&ring->work);
+  pthread_mutex_unlock(&ring->lock);
+  if (todo->unpacks) {
+    dl_fetch_unpack(&ring->fetch, todo->packed, scratch);
+  } else {
+    dl_ring_fill(ring, &todo->fill, scratch, &error);
+  }
+  pthread_mutex_lock(&ring->lock);
+  if (todo->unpacks) {
+    dl_fetch_packed_done(&ring->fetch, todo->packed);
+  } else {
+    finish_rows(ring, todo, &scratch->account, &error);
+  }
+}
+
+static void *decode(void *self) {
   dl_ring *ring = self;
   dl_scratch scratch;
   dl_scratch_init(&scratch, ring->allocator, ring->clock);
   pthread_mutex_lock(&ring->lock);
   while (!ring->stop) {
-    dl_slot *slot = claim(ring);
-    if (slot == NULL) {
-      ring->sleeping++;
-      pthread_cond_wait(&ring->work, &ring->lock);
-      ring->sleeping--;
+    job found;
+    if ((ring->fetches ? find_rows : find_slot)(ring, &found)) {
+      do_job(ring, &found, &scratch);
       continue;
     }
-    pthread_mutex_unlock(&ring->lock);
-    fill(ring, slot, &scratch);
-    pthread_mutex_lock(&ring->lock);
-    slot->state = DL_SLOT_READY;
-    if (ring->taker_waits) pthread_cond_signal(&ring->ready);
+    ring->sleeping++;
+    pthread_cond_wait(&ring->work, &ring->lock);
+    ring->sleeping--;
   }
   pthread_mutex_unlock(&ring->lock);
   dl_scratch_fini(&scratch);
@@ -152,17 +155,17 @@ static void *prefetch(void *self) {
 
 dl_slot *dl_ring_slot(dl_ring *ring, uint64_t ticket) { return &ring->slots[ticket % ring->slot_count]; }
 
-dl_slot *dl_ring_take(dl_ring *ring, uint64_t ticket, uint64_t *waited_ns) {
+dl_slot *dl_ring_take(dl_ring *ring, uint64_t ticket, uint64_t *begin_ns, uint64_t *end_ns) {
   dl_slot *slot = dl_ring_slot(ring, ticket);
-  *waited_ns = 0;
+  *begin_ns = *end_ns = 0;
   pthread_mutex_lock(&ring->lock);
   if (slot->state != DL_SLOT_READY || slot->ticket != ticket) {
-    const uint64_t begin_ns = tr_clock_now_ns(ring->clock);
+    *begin_ns = tr_clock_now_ns(ring->clock);
     if (ring->sleeping > 0) pthread_cond_broadcast(&ring->work);
     ring->taker_waits = true;
     while (slot->state != DL_SLOT_READY || slot->ticket != ticket) pthread_cond_wait(&ring->ready, &ring->lock);
     ring->taker_waits = false;
-    *waited_ns = tr_clock_now_ns(ring->clock) - begin_ns;
+    *end_ns = tr_clock_now_ns(ring->clock);
   }
   pthread_mutex_unlock(&ring->lock);
   return slot;
@@ -181,10 +184,10 @@ void dl_ring_give_back(dl_ring *ring, uint64_t ticket) {
 /* ---- Making and unmaking ----------------------------------------------------------------------------------------- */
 
 static tr_status make_slots(dl_ring *ring, uint64_t slot_count, tr_error *error) {
-  const tr_dataset *dataset = ring->dataset;
+  const size_t field_count = ring->dataset->field_count;
   const uint64_t micro_batch = ring->plan.micro_batch;
-  const uint64_t slot_bytes = dl_ring_slot_bytes(ring->fields, dataset->field_count, micro_batch);
-  const size_t fields_bytes = rounded(dataset->field_count * sizeof(void *));
+  const uint64_t slot_bytes = dl_ring_slot_bytes(ring->fields, field_count, micro_batch);
+  const size_t fields_bytes = rounded(field_count * sizeof(void *));
   const size_t ids_bytes = rounded(micro_batch * sizeof(uint64_t)), weight_bytes = rounded(micro_batch * sizeof(float));
   const size_t meta_bytes = fields_bytes + ids_bytes + weight_bytes;
   uint64_t pinned_bytes, all_meta;
@@ -206,12 +209,35 @@ static tr_status make_slots(dl_ring *ring, uint64_t slot_count, tr_error *error)
     slot->ids = (uint64_t *)(meta + fields_bytes);
     slot->row_weight = (float *)(meta + fields_bytes + ids_bytes);
     meta += meta_bytes;
-    for (size_t f = 0; f < dataset->field_count; f++) {
+    for (size_t f = 0; f < field_count; f++) {
       slot->fields[f] = pinned;
       pinned += rounded(ring->fields[f].bytes * micro_batch);
     }
   }
   return TR_OK;
+}
+
+static tr_status start_fetch(dl_ring *ring, const dl_ring_size *size, tr_error *error) {
+  const tr_dataset *dataset = ring->dataset;
+  dl_fetch *fetch = &ring->fetch;
+  uint64_t stored_bytes = 0;
+  for (size_t i = 0; i < dataset->file_count; i++) stored_bytes += dataset->files[i].bytes;
+  fetch->allocator = ring->allocator;
+  fetch->clock = ring->clock;
+  fetch->dataset = dataset;
+  fetch->plan = ring->plan;
+  fetch->sampler = ring->sampler;
+  fetch->walk_at = ring->claim_at;
+  fetch->arena_bytes = size->arena_bytes;
+  fetch->packed_count = dl_fetch_packed_count(size->packed_bytes, dataset->unpacked_bytes_max);
+  fetch->row_capacity = size->row_capacity;
+  fetch->ticket_capacity = size->row_capacity < TICKETS_MOST ? size->row_capacity : TICKETS_MOST;
+  fetch->mean_bytes = stored_bytes / tr_dataset_size(dataset);
+  fetch->first_rows = dl_plan_run_max(&ring->plan) * ring->plan.micro_batch;
+  fetch->lock = &ring->lock;
+  fetch->work = &ring->work;
+  ring->fetches = true;
+  return dl_fetch_start(fetch, error);
 }
 
 /* The threads take no signals: those are the program's. */
@@ -223,20 +249,21 @@ static tr_status start_threads(dl_ring *ring, uint32_t threads, tr_error *error)
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int code = 0;
   while (ring->thread_count < threads && code == 0) {
-    code = pthread_create(&ring->threads[ring->thread_count], NULL, prefetch, ring);
+    code = pthread_create(&ring->threads[ring->thread_count], NULL, decode, ring);
     if (code == 0) pthread_setname_np(ring->threads[ring->thread_count++], "tr-data");
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   return code == 0 ? TR_OK : tr_fail_errno(error, TR_ERR_IO, code, "cannot start a prefetch thread");
 }
 
-tr_status dl_ring_start(dl_ring *ring, uint64_t slot_count, uint32_t threads, tr_error *error) {
+tr_status dl_ring_start(dl_ring *ring, const dl_ring_size *size, tr_error *error) {
   pthread_mutex_init(&ring->lock, NULL);
   pthread_cond_init(&ring->work, NULL);
   pthread_cond_init(&ring->ready, NULL);
-  if (slot_count == 0) return TR_OK; /* a rank without micro-batches */
-  TR_TRY(make_slots(ring, slot_count, error));
-  return start_threads(ring, threads, error);
+  if (size->slot_count == 0) return TR_OK; /* a rank without micro-batches */
+  TR_TRY(make_slots(ring, size->slot_count, error));
+  if (size->arena_bytes > 0) TR_TRY(start_fetch(ring, size, error));
+  return start_threads(ring, size->threads, error);
 }
 
 void dl_ring_stop(dl_ring *ring) {
@@ -247,6 +274,7 @@ void dl_ring_stop(dl_ring *ring) {
     pthread_mutex_unlock(&ring->lock);
     for (uint32_t i = 0; i < ring->thread_count; i++) pthread_join(ring->threads[i], NULL);
   }
+  if (ring->fetches) dl_fetch_stop(&ring->fetch);
   pthread_cond_destroy(&ring->ready);
   pthread_cond_destroy(&ring->work);
   pthread_mutex_destroy(&ring->lock);
