@@ -146,6 +146,7 @@ static void take_from(dl_fetch *fetch, uint64_t first, uint64_t bytes_most, dl_r
 
 bool dl_fetch_take(dl_fetch *fetch, uint64_t tickets, uint64_t bytes_most, dl_run *run) {
   const uint64_t planned = fetch->rows_planned;
+  if (fetch->scan_from < fetch->rows_done) fetch->scan_from = fetch->rows_done; /* their places are others' now */
   while (fetch->scan_from < planned && dl_fetch_row(fetch, fetch->scan_from)->state != DL_ROW_WAITING) {
     fetch->scan_from++;
   }

@@ -240,6 +240,34 @@ Test(fetch, resumes_in_mid_epoch_on_another_number_of_ranks) {
   end_world(w);
 }
 
+/* All rings go around many times, now and then as full as they get. */
+Test(fetch, many_epochs_are_delivered_whole) {
+  enum { N = 700, EPOCHS = 40 };
+  world *w = make_world(N, 3, 1);
+  uint64_t *order = calloc(N * EPOCHS, sizeof *order);
+  uint8_t *times = calloc(N * EPOCHS, 1);
+  for (uint32_t threads = 1; threads <= 3; threads++) {
+    tr_loader_options options = defaults(w);
+    options.epochs = EPOCHS;
+    options.threads = threads;
+    options.batch_size = 64;
+    options.micro_batch = 8;
+    options.prefetch_bytes = 8 << 20;
+    tr_loader *loader = open_loader(&options);
+    for (int pause = 0; pause < 20; pause++) {
+      ts_sleep_s(0.01);
+      deliver(loader, &options, N, 1 + (uint64_t)pause % 3 * 10, order, times, NULL);
+    }
+    deliver(loader, &options, N, UINT64_MAX, order, times, NULL);
+    for (uint64_t i = 0; i < N * EPOCHS; i++) cr_assert_eq(times[i], threads);
+    for (uint64_t e = 0; e < EPOCHS; e++) expect_permutation(order + e * N, N);
+    tr_loader_close(loader);
+  }
+  free(order);
+  free(times);
+  end_world(w);
+}
+
 /* Samples that are larger than all the memory there is come one at a time. */
 Test(fetch, samples_larger_than_the_budget_still_come) {
   world *w = make_world(9, 1, 3 << 20);
