@@ -91,6 +91,11 @@ static tr_status blame(const char *url, tr_status status, tr_error *error) {
   return status == TR_OK ? TR_OK : tr_error_context(error, status, "data %s", url);
 }
 
+/* What a store said, with what it was asked about. */
+static tr_status about(const char *url, tr_status status, tr_error *error) {
+  return status == TR_OK ? TR_OK : tr_error_context(error, status, "data %s", url);
+}
+
 static tr_status list(folder *f, tr_writer *urls, tr_error *error) {
   char after[TR_KEY_BYTES] = "";
   void *self;
@@ -141,12 +146,12 @@ static tr_status expand(const tr_dataset *dataset, const char *url, const char *
   bool yes;
   if (format != NULL && strcmp(format, "mds") == 0) return keep(url, urls);
   TR_TRY(tr_stores_resolve(dataset->stores, url, &f.store, key, error));
-  TR_TRY(may_be_folder(url, f.store, key, &yes, error));
+  TR_TRY(about(url, may_be_folder(url, f.store, key, &yes, error), error));
   if (!yes) return keep(url, urls);
   const size_t length = strlen(key);
   memcpy(f.prefix, key, length + 1);
   if (length > 0) memcpy(f.prefix + length, "/", 2);
-  TR_TRY(is_mds(&f, &yes, error));
+  TR_TRY(about(url, is_mds(&f, &yes, error), error));
   if (yes) return keep(url, urls);
   const size_t before = urls->bytes;
   TR_TRY(list(&f, urls, error));

@@ -213,6 +213,7 @@ Test(idx, files_that_do_not_belong_together_are_refused) {
   EXPECT_FAIL(open_at(stores, "memory://d/u", NULL, &dataset, &e), TR_ERR_NOT_FOUND, "u-images-idx3-ubyte");
   EXPECT_FAIL(open_at(stores, "memory://d/u", "parquet", &dataset, &e), TR_ERR_UNSUPPORTED,
               "planned, not in this version");
+  EXPECT_FAIL(open_at(stores, "memory://d/u", "mds", &dataset, &e), TR_ERR_NOT_FOUND, "u/index.json");
   EXPECT_FAIL(open_at(stores, "memory://d/u", "idxx", &dataset, &e), TR_ERR_CONFIG, "unknown");
   bytes_free(&b);
   tr_stores_destroy(stores);
