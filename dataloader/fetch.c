@@ -7,27 +7,31 @@
 
 enum {
   FETCH_START = 8,
-  FETCH_LEAST = 4,
+  FETCH_LEAST = 8,
   MEASURED_AFTER = 8, /* requests */
-  SCAN_ROWS = 4096,   /* rows that are looked at for one whose bytes are there */
+  MEAN_OF = 16,
+  LEAST_FORGETS = 256,
+  SCAN_ROWS = 4096, /* rows that are looked at for one whose bytes are there */
   EXTENTS_MOST = 8192
 };
 
 /* ---- Requests (with the lock, but for the submit itself) --------------------------------------------------------- */
 
-static double smooth(double mean, double value) { return mean + (value - mean) / 8; }
-
-/* As many as end while one waits for its first byte are twice under way: see fetch.h. */
+/* The least time to a first byte says how far away the store is; the mean would say how many wait there already, and more
+ * would only make it longer. It rises slowly, so that a lucky request is forgotten. See fetch.h. */
 static void measure(dl_fetch *fetch, const dl_arrival *arrival, bool others) {
   const uint64_t waited = arrival->throttled_ns + arrival->retry_ns;
   const uint64_t first_at = arrival->first_byte_ns > 0 ? arrival->first_byte_ns : arrival->done_ns;
   const uint64_t whole = first_at > arrival->submitted_ns ? first_at - arrival->submitted_ns : 0;
   const double first = whole > waited ? (double)(whole - waited) : 0;
-  const bool new = fetch->ended == 0;
-  fetch->first_byte_ns = new ? first : smooth(fetch->first_byte_ns, first);
+  if (fetch->ended == 0 || first < fetch->first_byte_ns) {
+    fetch->first_byte_ns = first;
+  } else {
+    fetch->first_byte_ns += (first - fetch->first_byte_ns) / LEAST_FORGETS;
+  }
   if (others && fetch->last_end_ns > 0 && arrival->done_ns >= fetch->last_end_ns) {
     const double gap = (double)(arrival->done_ns - fetch->last_end_ns);
-    fetch->gap_ns = fetch->gap_ns <= 0 ? gap : smooth(fetch->gap_ns, gap);
+    fetch->gap_ns = fetch->gap_ns <= 0 ? gap : fetch->gap_ns + (gap - fetch->gap_ns) / MEAN_OF;
   }
   fetch->last_end_ns = arrival->done_ns;
   if (fetch->ended < MEASURED_AFTER) fetch->ended++;

@@ -6,8 +6,8 @@
  * rows and each has four times those of the one before, so that the first batch is there soon and later groups hold whole
  * blocks of the order. Memory comes back by groups, in order.
  *
- * How many requests are under way follows what is measured: FETCH_LEAST, and twice as many as end in the time that one
- * takes to its first byte, so that neither latency nor a slow wire leaves the other idle.
+ * How many requests are under way follows what is measured: a few, and twice as many as end in the time that one takes to
+ * its first byte at the least, so that neither latency nor a slow wire leaves the other idle.
  *
  * Ranges that are packed (many samples of one zstd shard, say) are unpacked once, into buffers of which there is a fixed
  * number, and stay there while samples ahead want them.
@@ -146,7 +146,7 @@ struct dl_fetch {
   uint32_t idle_count;
   uint32_t under_way_most;
   uint32_t ended;               /* requests, while the measure is new */
-  double first_byte_ns, gap_ns; /* means: to the first byte; between two that end */
+  double first_byte_ns, gap_ns; /* the least to a first byte; the mean between two that end */
   uint64_t last_end_ns;
 };
 
