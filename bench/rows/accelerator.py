@@ -47,7 +47,7 @@ def feed(bench, url, batch, prefetch, workers):
 
 def run(bench, url, batch, workers, steps, compute_s, prefetch):
     lines = bench.run(bench.trainrun(
-        "--set", "data.train=" + url, "--set", "data.batch-size=%d" % (batch * workers), "--set",
+        "--set", "program=" + bench.program("stream"), "--set", "data.train=" + url, "--set", "data.batch-size=%d" % (batch * workers), "--set",
         "train.micro-batch=%d" % batch, "--set", "data.prefetch=" + prefetch, "--set", "params.steps=%d" % steps, "--set",
         "params.compute-ms=%r" % (compute_s * 1e3), os.path.join(bench.source, "stream.toml"), workers=workers), 600)[1]
     lines = [line for line in lines if "first_ns" in line]

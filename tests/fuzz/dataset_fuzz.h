@@ -41,14 +41,11 @@ static inline void fuzz_read_all(tr_dataset *dataset, const tr_allocator *alloca
   for (size_t i = 0; i < count; i++) tr_free(allocator, to[i]);
 }
 
-static inline void fuzz_dataset(const fuzz_file *files, size_t file_count, const char *url, const char *format,
-                                const tr_field_source *fields, size_t field_count) {
+/* What is in the stores already. */
+static inline void fuzz_open(tr_stores *stores, const char *url, const char *format, const tr_field_source *fields,
+                             size_t field_count) {
   tr_counting_allocator counting;
   tr_counting_allocator_init(&counting);
-  const tr_stores_options options = {.struct_bytes = sizeof options};
-  tr_stores *stores = NULL;
-  fuzz_promise(tr_stores_create(&options, &stores, NULL) == TR_OK, "stores open");
-  for (size_t i = 0; i < file_count; i++) fuzz_put(stores, &files[i]);
   const tr_dataset_options of = {.struct_bytes = sizeof of,
                                  .allocator = &counting.allocator,
                                  .stores = stores,
@@ -66,8 +63,17 @@ static inline void fuzz_dataset(const fuzz_file *files, size_t file_count, const
   } else {
     fuzz_promise(error.message[0] != '\0', "an error says why");
   }
-  tr_stores_destroy(stores);
   fuzz_memory(&counting);
+}
+
+static inline void fuzz_dataset(const fuzz_file *files, size_t file_count, const char *url, const char *format,
+                                const tr_field_source *fields, size_t field_count) {
+  const tr_stores_options options = {.struct_bytes = sizeof options};
+  tr_stores *stores = NULL;
+  fuzz_promise(tr_stores_create(&options, &stores, NULL) == TR_OK, "stores open");
+  for (size_t i = 0; i < file_count; i++) fuzz_put(stores, &files[i]);
+  fuzz_open(stores, url, format, fields, field_count);
+  tr_stores_destroy(stores);
 }
 
 #endif
