@@ -136,7 +136,10 @@ static tr_status judge(tr_trainer *trainer, const tr_error *told, bool required,
   tr_write_text(&members, "\"step\": %llu, \"message\": ", (unsigned long long)trainer->save_meta.step);
   tr_write_json_string(&members, told->message);
   tr_write_u8(&members, 0);
-  if (!members.failed) tr_session_event(trainer->session, "checkpoint-failed", "%s", (const char *)members.data);
+  /* An event is a line of limited length; the log has the whole message. */
+  if (!members.failed && members.bytes < 1000) {
+    tr_session_event(trainer->session, "checkpoint-failed", "%s", (const char *)members.data);
+  }
   tr_writer_fini(&members);
   return TR_OK;
 }

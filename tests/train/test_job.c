@@ -140,6 +140,18 @@ Test(job, saved_at_every_step_has_the_right_checksum_in_each_manifest_and_the_sa
   tr_store_destroy(job.kept);
 }
 
+/* events.jsonl of the newest run; the next call frees it. */
+static const char *small_events(void) {
+  static char *text;
+  char path[128] = "";
+  FILE *find = popen("ls -td runs/small/*/events.jsonl", "r");
+  if (find != NULL && fgets(path, sizeof path, find) != NULL) path[strcspn(path, "\n")] = '\0';
+  if (find != NULL) pclose(find);
+  free(text);
+  text = ts_file_read(path, NULL);
+  return text != NULL ? text : "";
+}
+
 Test(job, goes_on_without_a_checkpoint_that_could_not_be_written_and_tries_the_next) {
   const small_job whole = undisturbed();
   /* The first put is the claim of the epoch, the second the first checkpoint's shard. */
@@ -149,6 +161,7 @@ Test(job, goes_on_without_a_checkpoint_that_could_not_be_written_and_tries_the_n
     cr_expect_eq(small_run(&job), TR_OK, "%s", job.error.message);
     cr_expect_eq(job.result.params_crc32c, whole.result.params_crc32c);
     cr_expect_geq(job.faults.puts, 5);
+    cr_expect_not_null(strstr(small_events(), "\"event\": \"checkpoint-failed\""));
   }
 }
 
