@@ -242,15 +242,16 @@ Test(scripted, notices_an_object_that_changes_while_it_is_read) {
 }
 
 static bool stalls_once(void *self, const ts_http_request *request, int fd) {
-  (void)self;
+  script *at = self;
   if (request->number > 1) return answer_range(request, fd, "v1", SIZE_MAX);
   answer_range(request, fd, "v1", 900);
-  ts_sleep_s(1.5);
+  for (int i = 0; i < 1000 && at->state == 0; i++) ts_sleep_s(0.01);
   return false;
 }
 
 Test(scripted, cuts_a_transfer_that_stalls_and_goes_on) {
-  ts_http *http = ts_http_start(stalls_once, NULL);
+  script at = {0};
+  ts_http *http = ts_http_start(stalls_once, &at);
   tr_store_s3_options options = options_for(http);
   options.stall_timeout_ms = 200;
   tr_store *store = open_with(&options);
@@ -258,8 +259,8 @@ Test(scripted, cuts_a_transfer_that_stalls_and_goes_on) {
   tr_store_request request = {.verb = TR_STORE_GET, .key = "o", .buffer = data, .buffer_bytes = sizeof data};
   cr_assert_eq(run(store, &request, NULL), TR_OK);
   expect_object(data, request.bytes);
-  const uint64_t whole = request.done_ns - request.submitted_ns;
-  cr_expect_lt(whole, 1200000000, "it does not wait for what never comes");
+  at.state = 1;
+  cr_expect_lt(request.done_ns - request.submitted_ns, UINT64_C(8000000000), "it does not wait for what never comes");
   cr_expect_geq(request.retry_ns, 190000000);
   tr_store_destroy(store);
   ts_http_stop(http);
@@ -567,8 +568,7 @@ Test(scripted, takes_a_commit_for_done_when_its_answer_was_lost_and_the_object_i
 static bool one_straggler(void *self, const ts_http_request *request, int fd) {
   script *at = self;
   if (request->number == 61) {
-    ts_sleep_s(1.5);
-    at->others++;
+    for (int i = 0; i < 1000 && at->state == 0; i++) ts_sleep_s(0.01);
   }
   return answer_range(request, fd, "v1", SIZE_MAX);
 }
@@ -586,7 +586,8 @@ Test(scripted, asks_twice_when_a_first_byte_is_late_and_takes_what_comes_first) 
     expect_object(data, request.bytes);
     if (request.done_ns - request.submitted_ns > longest) longest = request.done_ns - request.submitted_ns;
   }
-  cr_expect_lt(longest, 1000000000);
+  at.state = 1;
+  cr_expect_lt(longest, UINT64_C(8000000000));
   cr_expect_geq(stats_of(store).hedged, 1);
   cr_expect_leq(stats_of(store).hedged, 4, "at most one in twenty");
   tr_store_destroy(store);
