@@ -67,7 +67,7 @@ void s3_credentials_renew(s3_store *store, bool renew) {
 }
 
 static void wake_parked(s3_store *store, tr_status status, const tr_error *error) {
-  for (uint32_t i = 0; i < store->connections; i++) {
+  for (uint32_t i = 0; i < store->slot_count; i++) {
     s3_slot *slot = &store->slots[i];
     if (slot->state != S3_SLOT_PARKED) continue;
     if (status == TR_OK) {

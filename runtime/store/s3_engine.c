@@ -70,7 +70,7 @@ static void earlier(uint64_t *next, uint64_t then) {
 /* Sends what is due, cuts what has stalled; the time of the next look. */
 static uint64_t look_at_slots(s3_store *store, uint64_t now) {
   uint64_t next = UINT64_MAX;
-  for (uint32_t i = 0; i < store->connections; i++) {
+  for (uint32_t i = 0; i < store->slot_count; i++) {
     s3_slot *slot = &store->slots[i];
     if (slot->state == S3_SLOT_SENT && slot->refusal == S3_REFUSAL_CUT) s3_slot_ended(slot, CURLE_WRITE_ERROR);
     if (slot->state == S3_SLOT_WAITING && store->ending && store->policy.persistent) {
@@ -157,7 +157,8 @@ tr_status s3_engine_submit(s3_store *store, tr_store_request *request, tr_error 
 tr_status s3_engine_init(s3_store *store, tr_error *error) {
   const tr_allocator *allocator = store->allocator;
   store->job_count = 2 * store->connections;
-  store->slots = tr_calloc(allocator, store->connections, sizeof *store->slots);
+  /* Memory that no request has needed is never touched. */
+  store->slots = tr_alloc(allocator, store->connections * sizeof *store->slots);
   store->jobs = tr_calloc(allocator, store->job_count, sizeof *store->jobs);
   if (store->slots == NULL || store->jobs == NULL) {
     return tr_fail_memory(error, "the connections of a store", store->connections * sizeof *store->slots);
@@ -165,7 +166,8 @@ tr_status s3_engine_init(s3_store *store, tr_error *error) {
   store->multi = store->lib.multi_init();
   if (store->multi == NULL) return tr_fail_memory(error, "libcurl", 1);
   store->lib.multi_setopt(store->multi, CURLMOPT_MAXCONNECTS, (long)store->connections);
-  for (uint32_t i = 0; i < store->connections; i++) TR_TRY(s3_slot_init(store, &store->slots[i], error));
+  TR_TRY(s3_slot_init(store, &store->slots[0], error));
+  store->slot_count = 1;
   return TR_OK;
 }
 
@@ -178,7 +180,7 @@ void s3_engine_fini(s3_store *store) {
     store->lib.multi_wakeup(store->multi);
     pthread_join(store->thread, NULL);
   }
-  for (uint32_t i = 0; store->slots != NULL && i < store->connections; i++) s3_slot_fini(&store->slots[i]);
+  for (uint32_t i = 0; i < store->slot_count; i++) s3_slot_fini(&store->slots[i]);
   if (store->multi != NULL) store->lib.multi_cleanup(store->multi);
   tr_free(store->allocator, store->jobs);
   tr_free(store->allocator, store->slots);

@@ -66,7 +66,7 @@ static void hedge(s3_store *store, s3_slot *slot, s3_slot *twin) {
 uint64_t s3_hedge_run(s3_store *store, uint64_t now_ns) {
   uint64_t next = UINT64_MAX;
   if (store->hedge_after_ns == 0 || store->ending) return next;
-  for (uint32_t i = 0; i < store->connections; i++) {
+  for (uint32_t i = 0; i < store->slot_count; i++) {
     s3_slot *slot = &store->slots[i];
     if (!may_hedge(slot)) continue;
     const uint64_t then = slot->sent_ns + store->hedge_after_ns;

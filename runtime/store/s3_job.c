@@ -219,7 +219,7 @@ static bool finish_read(s3_store *store, s3_job *job, tr_status *status) {
 }
 
 static void stop_others(s3_store *store, s3_job *job) {
-  for (uint32_t i = 0; i < store->connections && job->slots > 0; i++) {
+  for (uint32_t i = 0; i < store->slot_count && job->slots > 0; i++) {
     if (store->slots[i].job == job) s3_slot_release(&store->slots[i]);
   }
 }

@@ -13,7 +13,7 @@ static const char crypto_name[] = "libcrypto.so." TEXT(OPENSSL_SHLIB_VERSION);
 enum { OLDEST_CURL = 0x075500 }; /* 7.85: thread-safe initialisation, CURLOPT_PROTOCOLS_STR */
 
 static tr_status open_library(const char *name, const char *package, void **out, tr_error *error) {
-  *out = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  *out = dlopen(name, RTLD_LAZY | RTLD_LOCAL | RTLD_NODELETE);
   if (*out != NULL) return TR_OK;
   return tr_fail(error, TR_ERR_UNAVAILABLE, "s3 needs %s: %s; install it (Debian: apt-get install %s)", name, dlerror(),
                  package);

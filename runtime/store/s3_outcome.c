@@ -93,7 +93,7 @@ static void say_back(s3_slot *slot, uint64_t now) {
   if (store->wait_said)
     tr_logf(store->log, TR_LOG_INFO, "the store at %s answers again, after %s", store->endpoint, since);
   store->wait_said = false;
-  for (uint32_t i = 0; i < store->connections; i++) {
+  for (uint32_t i = 0; i < store->slot_count; i++) {
     s3_slot *other = &store->slots[i];
     if (other->state == S3_SLOT_WAITING && other->unreachable) other->due_ns = now;
   }

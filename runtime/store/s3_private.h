@@ -1,9 +1,9 @@
 /* What the files of the S3 store share.
  *
  * A request (of a caller, or an s3_ask of the store itself) becomes a job when the engine takes it. A job is one HTTP
- * exchange, or several for a large read, which is cut into parts. An exchange lives in a slot: there are as many slots as
- * connections, made when the store is opened, and a slot that waits to be asked again keeps its place, so that a slow or
- * throttling server is asked less and nothing grows. All of it belongs to the engine's thread; what other threads touch
+ * exchange, or several for a large read, which is cut into parts. An exchange lives in a slot: there are at most as many as
+ * connections, and a slot that waits to be asked again keeps its place, so that a slow or throttling server is asked less
+ * and nothing grows. All of it belongs to the engine's thread; what other threads touch
  * stands under `lock` or is atomic. */
 #ifndef TRAINRUN_STORE_S3_PRIVATE_H
 #define TRAINRUN_STORE_S3_PRIVATE_H
@@ -220,7 +220,8 @@ struct s3_store {
 
   /* The engine's. */
   CURLM *multi;
-  s3_slot *slots;
+  s3_slot *slots;      /* room for as many as connections, */
+  uint32_t slot_count; /* of which so many were ever needed */
   s3_job *jobs;
   uint32_t job_count;
   s3_job *active_head[2], *active_tail[2];

@@ -401,15 +401,9 @@ void s3_slot_release(s3_slot *slot) {
   slot->state = S3_SLOT_FREE;
 }
 
-s3_slot *s3_slot_free(s3_store *store) {
-  for (uint32_t i = 0; i < store->connections; i++) {
-    if (store->slots[i].state == S3_SLOT_FREE) return &store->slots[i];
-  }
-  return NULL;
-}
-
 tr_status s3_slot_init(s3_store *store, s3_slot *slot, tr_error *error) {
   const s3_lib *lib = &store->lib;
+  memset(slot, 0, sizeof *slot);
   slot->store = store;
   CURL *easy = slot->easy = lib->easy_init();
   if (easy == NULL) return tr_fail_memory(error, "a handle of libcurl", 1);
@@ -438,6 +432,18 @@ tr_status s3_slot_init(s3_store *store, s3_slot *slot, tr_error *error) {
   lib->easy_setopt(easy, CURLOPT_PREREQDATA, slot);
   if (store->ca_file != NULL) lib->easy_setopt(easy, CURLOPT_CAINFO, store->ca_file);
   return TR_OK;
+}
+
+s3_slot *s3_slot_free(s3_store *store) {
+  for (uint32_t i = 0; i < store->slot_count; i++) {
+    if (store->slots[i].state == S3_SLOT_FREE) return &store->slots[i];
+  }
+  if (store->slot_count == store->connections) return NULL;
+  /* Without memory for another it goes on with those that it has. */
+  s3_slot *slot = &store->slots[store->slot_count];
+  if (s3_slot_init(store, slot, NULL) != TR_OK) return NULL;
+  store->slot_count++;
+  return slot;
 }
 
 void s3_slot_fini(s3_slot *slot) {
