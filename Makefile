@@ -8,7 +8,7 @@ B      ?=
 CONFIGURE := cmake --preset release --log-level=WARNING
 COMPILE   := cmake --build $(BUILD) -j $(JOBS)
 
-.PHONY: build demo test test-long bench bench-peers cuda mpi install dist lint format clean help
+.PHONY: build demo demo-s3 test test-long bench bench-peers cuda mpi install dist lint format clean help
 
 build:
 	@scripts/setup build
@@ -18,6 +18,10 @@ build:
 demo:
 	@scripts/setup demo
 	@scripts/demo
+
+demo-s3:
+	@scripts/setup demo-s3
+	@scripts/demo-s3
 
 test test-long:
 	@scripts/setup test
@@ -67,6 +71,7 @@ clean:
 
 help:
 	@echo "make demo         set up, build, train the main example with two workers on real data"
+	@echo "make demo-s3      the same from a bucket to a bucket of a MinIO of its own (needs Go)"
 	@echo "make test         set up, build, run the tests (make test-long: the long suites whole)"
 	@echo "make build        a release into build/"
 	@echo "make bench        measure against the peers (B=collective for one); make bench-peers installs the Python ones"
