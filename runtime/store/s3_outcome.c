@@ -77,9 +77,13 @@ static void say_waiting(s3_slot *slot, uint64_t now) {
   s3_store *store = slot->store;
   if (slot->waits_since_ns == 0) slot->waits_since_ns = now;
   if (store->wait_said && now - store->wait_logged_ns < LOG_EVERY_NS) return;
-  char since[32];
-  tr_format_duration(now - slot->waits_since_ns, since);
-  tr_logf(store->log, TR_LOG_WARNING, "waiting for the store since %s: %s", since, error_of(slot)->message);
+  char waited[32];
+  tr_format_duration(now - slot->waits_since_ns, waited);
+  if (now == slot->waits_since_ns) {
+    tr_logf(store->log, TR_LOG_WARNING, "waiting for the store: %s", error_of(slot)->message);
+  } else {
+    tr_logf(store->log, TR_LOG_WARNING, "waiting for the store for %s: %s", waited, error_of(slot)->message);
+  }
   store->wait_said = true;
   store->wait_logged_ns = now;
 }
