@@ -10,8 +10,15 @@
 #include "tokens_index.h"
 #include "transform.h"
 
-enum { URLS_MAX = 1000000, PROBE_BYTES = 512, STREAMS_DEFAULT = 64, BLOCK_SAMPLES_MAX = 512 };
-#define BLOCK_BYTES ((uint64_t)1 << 20)
+enum {
+  URLS_MAX = 1000000,
+  PROBE_BYTES = 512,
+  STREAMS_DEFAULT = 64,
+  WINDOW_SAMPLES_MAX = 512,
+  BLOCK_WINDOWS_MAX = 8,
+  BLOCKS_OF_STREAM = 4
+};
+#define WINDOW_BYTES ((uint64_t)1 << 20)
 /* Unpacked shards that all streams together keep in memory. */
 #define PACKED_STREAM_BYTES ((uint64_t)128 << 20)
 
@@ -98,19 +105,27 @@ tr_status dl_field_finish(tr_field *field, tr_error *error) {
   return TR_OK;
 }
 
-uint64_t dl_block_samples(uint64_t stored_bytes, uint64_t samples) {
+uint64_t dl_window_samples(uint64_t stored_bytes, uint64_t samples) {
   const uint64_t mean = samples > 0 ? stored_bytes / samples : 0;
-  const uint64_t wanted = BLOCK_BYTES / (mean > 0 ? mean : 1);
-  uint64_t block = 1;
-  while (block * 2 <= wanted && block < BLOCK_SAMPLES_MAX) block *= 2;
-  return block;
+  const uint64_t wanted = WINDOW_BYTES / (mean > 0 ? mean : 1);
+  uint64_t window = 1;
+  while (window * 2 <= wanted && window < WINDOW_SAMPLES_MAX) window *= 2;
+  return window;
+}
+
+uint64_t dl_block_samples(uint64_t window, uint64_t samples) {
+  uint64_t windows = 1;
+  while (windows < BLOCK_WINDOWS_MAX && windows * 2 <= samples / window / STREAMS_DEFAULT / BLOCKS_OF_STREAM)
+    windows *= 2;
+  return window * windows;
 }
 
 static tr_status add_blocks(tr_dataset *dataset, tr_error *error) {
   uint64_t count = 0, stored_bytes = 0;
   for (size_t i = 0; i < dataset->file_count; i++) stored_bytes += dataset->files[i].bytes;
-  uint64_t block = dl_block_samples(stored_bytes, dataset->shard_first[dataset->shard_count]);
-  if (dataset->unpacked_bytes_max > 0) block = UINT64_MAX;
+  const uint64_t all = dataset->shard_first[dataset->shard_count];
+  dataset->window = dataset->unpacked_bytes_max > 0 ? 0 : dl_window_samples(stored_bytes, all);
+  const uint64_t block = dataset->window > 0 ? dl_block_samples(dataset->window, all) : UINT64_MAX;
   for (size_t i = 0; i < dataset->shard_count; i++) {
     const uint64_t samples = dataset->shard_first[i + 1] - dataset->shard_first[i];
     count += samples / block + (samples % block != 0);
@@ -372,6 +387,7 @@ size_t tr_dataset_blocks(const tr_dataset *dataset, const uint64_t **block_sampl
 
 void tr_dataset_order(const tr_dataset *dataset, tr_sampler_options *options) {
   options->block_count = tr_dataset_blocks(dataset, &options->block_samples);
+  options->window = dataset->window;
   if (dataset->unpacked_bytes_max == 0) return;
   const uint64_t most = PACKED_STREAM_BYTES / dataset->unpacked_bytes_max;
   if (options->streams == 0) options->streams = STREAMS_DEFAULT;

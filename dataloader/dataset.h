@@ -116,6 +116,7 @@ struct tr_dataset {
   uint64_t *shard_first; /* [shard_count + 1] ids of the first samples */
   uint64_t *block_samples;
   size_t block_count;
+  uint64_t window; /* samples of a block shuffled together; 0: all of it */
 
   tr_field fields[TR_FIELDS_MAX]; /* as decoded */
   const char *sources[TR_FIELDS_MAX];
@@ -141,9 +142,11 @@ tr_status dl_dataset_bring(const tr_dataset *dataset, const dl_sample *sample, b
  * cache is believed. */
 tr_status dl_dataset_read(const tr_dataset *dataset, const dl_sample *sample, bool fresh, void *const *to,
                           dl_scratch *scratch, tr_error *error);
-/* Samples of a block of the order: as many as make about a mebibyte, a power of two up to 512, so that what a rank reads
- * ahead can hold a whole block of each of its streams. Part of the order, so the rule never changes. */
-uint64_t dl_block_samples(uint64_t stored_bytes, uint64_t samples);
+/* Samples that are shuffled together: as many as make about a mebibyte, a power of two up to 512. And samples of a block
+ * that a stream reads through: up to eight such windows, as long as each of 64 streams has four blocks. So what a rank
+ * reads ahead holds runs of some mebibytes of each of its streams. Part of the order: the rules never change. */
+uint64_t dl_window_samples(uint64_t stored_bytes, uint64_t samples);
+uint64_t dl_block_samples(uint64_t window, uint64_t samples);
 /* After files[].samples of each shard's first file are known: ids and blocks. */
 tr_status dl_dataset_set_shards(tr_dataset *dataset, tr_error *error);
 /* The fields as asked for by name and source; shape comes later. Checks names. */

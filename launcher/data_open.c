@@ -72,7 +72,7 @@ tr_status data_sampler(const tr_data *data, tr_sampler **out, tr_error *error) {
                                 .shuffle = data_shuffle(data),
                                 .streams = (uint64_t)tr_config_integer(config, "data.streams"),
                                 .batch_size = (uint64_t)tr_config_integer(config, "data.batch-size")};
-  options.block_count = tr_dataset_blocks(data->dataset, &options.block_samples);
+  tr_dataset_order(data->dataset, &options);
   return tr_sampler_create(&options, out, error);
 }
 

@@ -4,6 +4,7 @@
 #include <zstd.h>
 
 #include "dataloader/data.h"
+#include "dataset.h"
 
 #include <stdio.h>
 
@@ -90,7 +91,7 @@ Test(lock, mutated_ones_never_crash) {
 
 /* ---- Blocks of the order ----------------------------------------------------------------------------------------- */
 
-Test(dataset, a_block_of_the_order_is_about_a_mebibyte_of_a_shard) {
+Test(dataset, a_block_of_a_small_set_is_one_window_of_about_a_mebibyte) {
   static const struct {
     size_t bytes, samples, block;
   } cases[] = {{1, 9000, 512}, {30000, 50, 32}, {112000, 21, 8}, {600000, 3, 1}, {2000000, 2, 1}};
@@ -125,6 +126,19 @@ Test(dataset, a_block_of_the_order_is_about_a_mebibyte_of_a_shard) {
     bytes_free(&tar);
     tr_stores_destroy(stores);
   }
+}
+
+Test(dataset, a_block_has_more_windows_the_more_there_are_for_64_streams) {
+  static const struct {
+    uint64_t window, samples, block;
+  } cases[] = {{8, 100, 8},       {8, 8 * 511, 8},  {8, 8 * 512, 16}, {8, 8 * 1024, 32},
+               {8, 8 * 2048, 64}, {8, 1 << 30, 64}, {1, 70000, 8}};
+  for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+    cr_expect_eq(dl_block_samples(cases[c].window, cases[c].samples), cases[c].block, "case %zu", c);
+  }
+  cr_expect_eq(dl_window_samples(112000 * 1000, 1000), 8);
+  cr_expect_eq(dl_window_samples(1000, 1000), 512);
+  cr_expect_eq(dl_window_samples(0, 0), 512);
 }
 
 /* ---- Ranks together ---------------------------------------------------------------------------------------------- */

@@ -179,7 +179,7 @@ typedef struct tr_sampler_options {
   size_t block_count;
   uint64_t batch_size;
 } tr_sampler_options;
-/* What the data set says about its order: fills in the blocks, and lowers `streams` where shards are packed, since each
+/* What the data set says about its order: fills in blocks and window, and lowers `streams` where shards are packed, since each
  * stream then needs a whole unpacked shard in memory. A function of the index alone. Whoever wants the order of a
  * tr_loader goes through it. */
 TR_API void tr_dataset_order(const tr_dataset *dataset, tr_sampler_options *options);
