@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STATE_BYTES_MAX = 64 << 20, READ_BYTES = 1 << 20 };
+enum { STATE_BYTES_MAX = 64 << 20, READ_BYTES = 1 << 20, DIRECT_ALIGN = 4096 };
 
 static tr_status fail(tr_error *error, const char *what, const char *path) {
   return tr_fail_errno(error, tr_status_from_errno(errno), errno, "%s %s", what, path);
@@ -98,14 +98,22 @@ static tr_status open_part(tr_part_file *file, const tr_object_info *info, tr_er
   file->done = tr_calloc(NULL, (size_t)(file->ranges / 8 + 1), 1);
   file->crcs = tr_calloc(NULL, (size_t)file->ranges + 1, sizeof *file->crcs);
   if (file->done == NULL || file->crcs == NULL) return tr_fail_memory(error, file->part, (size_t)file->ranges * 4);
-  if (file->ranges > 1) return open_state(file, info, error);
+  if (file->ranges > 1) {
+    TR_TRY(open_state(file, info, error));
+    /* Room first: a disk that is too small is known now, and ranges do not wait for each other to make the file longer. */
+    if (fallocate(file->descriptor, 0, 0, (off_t)file->bytes) != 0 && errno == ENOSPC) {
+      return fail(error, "making room for", file->part);
+    }
+    file->direct = open(file->part, O_WRONLY | O_DIRECT | O_CLOEXEC);
+    return TR_OK;
+  }
   if (ftruncate(file->descriptor, 0) != 0) return fail(error, "writing", file->part);
   return TR_OK;
 }
 
 tr_status part_file_open(tr_part_file *file, const char *path, const tr_object_info *info, uint64_t chunk,
                          tr_error *error) {
-  *file = (tr_part_file){.path = path, .descriptor = -1, .state_descriptor = -1, .bytes = info->bytes, .chunk = chunk};
+  *file = (tr_part_file){.path = path, .descriptor = -1, .state_descriptor = -1, .direct = -1, .bytes = info->bytes, .chunk = chunk};
   file->ranges = (info->bytes + chunk - 1) / chunk;
   if ((size_t)snprintf(file->part, sizeof file->part, "%s.part", path) >= sizeof file->part ||
       (size_t)snprintf(file->state, sizeof file->state, "%s.part.state", path) >= sizeof file->state) {
@@ -116,11 +124,23 @@ tr_status part_file_open(tr_part_file *file, const char *path, const tr_object_i
   return status;
 }
 
+/* Large ranges go past the page cache, which would copy each byte once more only to write it out later; where the file
+ * system does not do that, or what is left is not whole blocks, through it. */
+static ssize_t write_some(tr_part_file *file, const char *data, size_t bytes, uint64_t offset) {
+  if (file->direct >= 0 && bytes >= DIRECT_ALIGN && (uintptr_t)data % DIRECT_ALIGN == 0 && offset % DIRECT_ALIGN == 0) {
+    const ssize_t written = pwrite(file->direct, data, bytes / DIRECT_ALIGN * DIRECT_ALIGN, (off_t)offset);
+    if (written > 0 || errno == EINTR || errno == ENOSPC) return written;
+    close(file->direct);
+    file->direct = -1;
+  }
+  return pwrite(file->descriptor, data, bytes, (off_t)offset);
+}
+
 tr_status part_file_write(tr_part_file *file, uint64_t range, const void *data, size_t bytes, tr_error *error) {
   const char *at = data;
   uint64_t offset = range * file->chunk;
   for (size_t left = bytes; left > 0;) {
-    const ssize_t written = pwrite(file->descriptor, at, left, (off_t)offset);
+    const ssize_t written = write_some(file, at, left, offset);
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0) return fail(error, "writing", file->part);
     at += written;
@@ -168,9 +188,10 @@ void part_file_leave(tr_part_file *file, bool remove) {
   }
   if (file->state_descriptor >= 0) close(file->state_descriptor);
   if (file->descriptor >= 0) close(file->descriptor);
+  if (file->direct >= 0) close(file->direct);
   tr_free(NULL, file->done);
   tr_free(NULL, file->crcs);
   file->done = NULL;
   file->crcs = NULL;
-  file->descriptor = file->state_descriptor = -1;
+  file->descriptor = file->state_descriptor = file->direct = -1;
 }

@@ -14,6 +14,7 @@ typedef struct tr_part_file {
   const char *path; /* the final one */
   char part[PATH_MAX], state[PATH_MAX];
   int descriptor;
+  int direct;            /* the same past the page cache; -1: it cannot be had */
   int state_descriptor;  /* -1: a file of one range has no state */
   uint64_t bytes, chunk; /* ranges are [i * chunk, (i + 1) * chunk) */
   uint64_t ranges;

@@ -79,7 +79,7 @@ def rows(bench):
     with s3.minio() as server:
         s3.let_in(bench, server)
         server.make_bucket("bench")
-        body = random.Random(1).randbytes(BYTES)
+        body = random.Random(1).randbytes(64 << 20) * (BYTES >> 26)
         for key in keys:
             server.put("bench", "get/" + key, body)
         yield from memory_rows(bench, server, keys, OBJECTS * BYTES)
