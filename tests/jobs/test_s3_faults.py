@@ -186,7 +186,7 @@ def test_resume(proxy, reference):
     wait_for(lambda: any("manifest.json" in files for files in checkpoints(name).values()))
     process.kill()
     finish(process)
-    proxy.rules([{"match": {"probability": 0.2}, "fault": {"status": 503}}])
+    proxy.rules([{"match": {"probability": 0.1}, "fault": {"status": 503}}])
     result = place.run("--workers", 3, job(name), env=server.environment(proxy.endpoint))
     proxy.rules([])
     same(name, result, place.summary(name), "killed and resumed on three workers", proxy, reference)
