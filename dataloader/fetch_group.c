@@ -49,7 +49,9 @@ static void add_want(dl_fetch *fetch, group_plan *plan, const dl_place *place, u
   plan->bytes += dl_fetch_rounded(place->bytes);
 }
 
-static bool fits(const group_plan *plan, const dl_place *place) {
+/* Where nothing is merged over gaps, as with packed ranges, this is exact; elsewhere `merge` sees to the rest. */
+static bool fits(const dl_fetch *fetch, const group_plan *plan, const dl_place *place) {
+  if (fetch->packed_count > 0 && plan->wants == plan->spans_most) return false;
   return plan->bytes == 0 || plan->bytes + dl_fetch_rounded(place->bytes) <= plan->most;
 }
 
@@ -57,7 +59,7 @@ static bool fits(const group_plan *plan, const dl_place *place) {
 static bool collect_packed(dl_fetch *fetch, group_plan *plan, const dl_place *place, dl_row *row) {
   bool made = false;
   pthread_mutex_lock(fetch->lock);
-  const bool room = plan->bytes > 0 || fetch->arena.pieces == 0 ? fits(plan, place)
+  const bool room = plan->bytes > 0 || fetch->arena.pieces == 0 ? fits(fetch, plan, place)
                                                                 : dl_fetch_rounded(place->bytes) <= plan->most;
   const uint32_t entry = dl_fetch_packed_entry(fetch, place, room, &made);
   if (entry != UINT32_MAX) fetch->packed[entry].users++;
@@ -86,7 +88,7 @@ static void collect(dl_fetch *fetch, uint64_t first, uint64_t rows, group_plan *
       if (!collect_packed(fetch, plan, &place, row)) return;
       continue;
     }
-    if (!fits(plan, &place)) return;
+    if (!fits(fetch, plan, &place)) return;
     add_want(fetch, plan, &place, (uint32_t)plan->rows);
     row->kind = DL_ROW_EXTENT;
     row->bytes = place.bytes;
@@ -163,7 +165,7 @@ static uint64_t rows_now(dl_fetch *fetch, group_plan *plan) {
                               ? fetch->groups[fetch->groups_begin % DL_FETCH_GROUPS].first_extent
                               : fetch->extents_end;
   plan->spans_most = fetch->extent_capacity - (fetch->extents_end - oldest);
-  if (plan->spans_most == 0 || (fetch->packed_count > 0 && plan->spans_most < fetch->packed_count)) return 0;
+  if (plan->spans_most == 0) return 0;
   const uint64_t room = dl_fetch_arena_room(&fetch->arena);
   uint64_t expected = rows * fetch->mean_bytes;
   plan->most = fetch->arena.capacity / 2;

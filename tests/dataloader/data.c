@@ -10,7 +10,10 @@
 #include <png.h>
 
 void bytes_add(bytes *to, const void *data, size_t count) {
-  to->data = realloc(to->data, to->count + count + 1);
+  if (to->count + count + 1 > to->capacity) {
+    to->capacity = (to->count + count + 1) * 3 / 2;
+    to->data = realloc(to->data, to->capacity);
+  }
   if (count > 0) memcpy(to->data + to->count, data, count);
   to->count += count;
 }

@@ -28,6 +28,7 @@
 typedef struct bytes {
   uint8_t *data;
   size_t count;
+  size_t capacity; /* bytes_add's own */
 } bytes;
 void bytes_add(bytes *to, const void *data, size_t count);
 void bytes_free(bytes *b);
