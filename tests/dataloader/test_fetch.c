@@ -349,8 +349,8 @@ Test(fetch, a_packed_shard_is_read_once) {
   options.epochs = 5;
   options.streams = 3;
   options.prefetch_bytes = 64 << 20;
-  tr_loader *loader = open_loader(&options);
   w->settings.gets = 0;
+  tr_loader *loader = open_loader(&options);
   deliver(loader, &options, 14 * PACKED, UINT64_MAX, NULL, NULL, NULL);
   tr_loader_close(loader);
   cr_assert_leq(w->settings.gets, 5 * 20, "%llu", (unsigned long long)w->settings.gets);
