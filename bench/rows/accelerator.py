@@ -35,10 +35,10 @@ class AtLeast:
         return f">= {self.limit:g} {self.unit}"
 
 
-def feed(bench, url, batch, prefetch, workers):
+def feed(bench, url, batch, prefetch):
     """Bytes a second that the loader gets when nothing computes."""
-    command = [os.path.join(bench.build, "trainrun"), "data", "bench", "--json", "--batch-size", str(batch), "--seconds",
-               "10", "--workers", str(workers), "--prefetch", prefetch, url]
+    command = [os.path.join(bench.build, "trainrun"), "data", "bench", "--json", "--batch-size", str(batch), "--micro-batch",
+               str(batch), "--seconds", "10", "--set", "data.prefetch=" + prefetch, url]
     done = subprocess.run(command, env=bench.environment, capture_output=True, text=True, timeout=180)
     if done.returncode != 0:
         raise Failed(" ".join(command) + "\n" + done.stderr[-2000:])
@@ -63,7 +63,7 @@ def rows(bench):
             bench.run([os.path.join(bench.build, "trainrun"), "data", "index", "--quiet", url], 300)
             need = sample * batch / compute_s
             prefetch = "%dMiB" % max(256, 3 * sample * batch >> 20)
-            carried = SHARE * feed(bench, url, batch, prefetch, 1)
+            carried = SHARE * feed(bench, url, batch, prefetch)
             workers = min(max(int(carried / need), 1), WORKERS_MAX)
             stretched = max(compute_s, sample * batch / carried)
             au = run(bench, url, batch, workers, steps, stretched, prefetch)
