@@ -116,7 +116,7 @@ struct tr_dataset {
   uint64_t *shard_first; /* [shard_count + 1] ids of the first samples */
   uint64_t *block_samples;
   size_t block_count;
-  uint64_t window; /* samples of a block shuffled together; 0: all of it */
+  uint64_t window; /* samples of a stream shuffled together; 0: each block in itself */
 
   tr_field fields[TR_FIELDS_MAX]; /* as decoded */
   const char *sources[TR_FIELDS_MAX];

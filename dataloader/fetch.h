@@ -2,6 +2,7 @@
  *
  * The order of this rank's samples is known, so one thread walks it ahead: it takes the next samples as a group, plans
  * which ranges hold them (fetch_plan.h), gives each range memory from an arena of fixed size and asks the store for it. A
+ * group ends where all streams of the order end a window, if it can, so that the rest of a window is not read on its own. A
  * group is at most half the arena, so that the next one is under way while this one is decoded; the first is one step's
  * rows and each has four times those of the one before, so that the first batch is there soon and later groups hold whole
  * blocks of the order. Memory comes back by groups, in order.
@@ -41,6 +42,7 @@ typedef struct dl_row {
   uint64_t ticket;
   uint32_t number; /* in the ticket's micro-batch */
   uint8_t kind, state;
+  bool ends_round;    /* it and those before leave no window of the order half read */
   uint32_t unit;      /* the extent or packed range it lies in */
   uint64_t at, bytes; /* there */
 } dl_row;
@@ -101,6 +103,7 @@ struct dl_fetch {
   uint32_t ticket_capacity;
   uint64_t mean_bytes; /* of a sample as it is stored */
   uint64_t first_rows; /* of the first group */
+  uint64_t round;      /* dl_sampler_round */
   pthread_mutex_t *lock;
   pthread_cond_t *work; /* signalled when there may be rows to decode */
   pthread_t thread;

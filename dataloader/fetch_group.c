@@ -18,6 +18,14 @@ typedef struct group_plan {
 
 /* ---- Walking ----------------------------------------------------------------------------------------------------- */
 
+/* Whether a batch ends where all streams end a window, or is the first to end behind that. */
+static bool ends_round(const dl_fetch *fetch, const dl_ticket *ticket) {
+  if (fetch->round == 0 || !ticket->last) return false;
+  const uint64_t batch = fetch->plan.batch_size;
+  const uint64_t drawn = (ticket->position / batch + 1) * batch;
+  return drawn >= fetch->plan.samples || drawn % fetch->round < batch;
+}
+
 /* Appends the next rows of this rank until `upto` are known, or there is no room for more tickets. *tickets: those that
  * were begun. */
 static uint64_t walk(dl_fetch *fetch, uint64_t from, uint64_t upto, uint64_t tickets_most, uint64_t *tickets) {
@@ -31,11 +39,13 @@ static uint64_t walk(dl_fetch *fetch, uint64_t from, uint64_t upto, uint64_t tic
       ++*tickets;
     }
     const dl_ticket *ticket = &fetch->walk_ticket;
+    const uint32_t number = fetch->walk_row++;
     *dl_fetch_row(fetch, row++) = (dl_row){
-        .id = tr_sampler_at(fetch->sampler, ticket->epoch, ticket->position + fetch->walk_row),
+        .id = tr_sampler_at(fetch->sampler, ticket->epoch, ticket->position + number),
         .epoch = ticket->epoch,
         .ticket = *tickets - 1,
-        .number = fetch->walk_row++,
+        .number = number,
+        .ends_round = number + 1 == ticket->row_count && ends_round(fetch, ticket),
     };
   }
   return row;
@@ -73,26 +83,38 @@ static bool collect_packed(dl_fetch *fetch, group_plan *plan, const dl_place *pl
   return true;
 }
 
-/* What the first of `rows` rows want, as far as it fits. */
-static void collect(dl_fetch *fetch, uint64_t first, uint64_t rows, group_plan *plan) {
+/* What the next row wants; false: it does not fit. */
+static bool collect_row(dl_fetch *fetch, group_plan *plan, dl_row *row) {
   const tr_dataset *dataset = fetch->dataset;
+  const dl_sample sample = dl_dataset_sample(dataset, row->epoch, row->id, NULL);
+  dl_place place = {0};
+  row->kind = DL_ROW_ALONE;
+  if (!dataset->format->place(dataset, sample.shard, sample.index, false, &place) || place.bytes == 0) return true;
+  if (place.unpacked_bytes > 0) return collect_packed(fetch, plan, &place, row);
+  if (!fits(fetch, plan, &place)) return false;
+  add_want(fetch, plan, &place, (uint32_t)plan->rows);
+  row->kind = DL_ROW_EXTENT;
+  row->bytes = place.bytes;
+  return true;
+}
+
+/* What the first of `rows` rows want, as far as it fits, and if it can be up to the end of a round. */
+static void collect(dl_fetch *fetch, uint64_t first, uint64_t rows, group_plan *plan) {
+  uint64_t round_rows = 0;
+  size_t round_wants = 0;
   plan->rows = plan->wants = 0;
   plan->bytes = 0;
-  for (; plan->rows < rows; plan->rows++) {
+  while (plan->rows < rows) {
     dl_row *row = dl_fetch_row(fetch, first + plan->rows);
-    const dl_sample sample = dl_dataset_sample(dataset, row->epoch, row->id, NULL);
-    dl_place place = {0};
-    row->kind = DL_ROW_ALONE;
-    if (!dataset->format->place(dataset, sample.shard, sample.index, false, &place) || place.bytes == 0) continue;
-    if (place.unpacked_bytes > 0) {
-      if (!collect_packed(fetch, plan, &place, row)) return;
-      continue;
-    }
-    if (!fits(fetch, plan, &place)) return;
-    add_want(fetch, plan, &place, (uint32_t)plan->rows);
-    row->kind = DL_ROW_EXTENT;
-    row->bytes = place.bytes;
+    if (!collect_row(fetch, plan, row)) break;
+    plan->rows++;
+    if (!row->ends_round) continue;
+    round_rows = plan->rows;
+    round_wants = plan->wants;
   }
+  if (round_rows == 0) return;
+  plan->rows = round_rows;
+  plan->wants = round_wants;
 }
 
 /* Merges what is wanted; where that is too long, because gaps are read, or in too many spans, with fewer rows. */

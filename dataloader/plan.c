@@ -45,5 +45,6 @@ bool dl_plan_ticket(const dl_plan *plan, tr_cursor *at, uint64_t *leaf, dl_ticke
   const uint64_t left = info.rows - ticket->row_offset;
   ticket->row_count = (uint32_t)(left < plan->micro_batch ? left : plan->micro_batch);
   ticket->position = info.batch * plan->batch_size + ticket->row_offset;
+  ticket->last = info.leaf_begin + *leaf == info.leaf_end;
   return true;
 }

@@ -25,6 +25,7 @@ typedef struct dl_ticket {
   uint64_t row_offset; /* of its first row in the global batch */
   uint64_t position;   /* of its first row in the epoch */
   uint32_t row_count;
+  bool last; /* of this rank's in the batch */
 } dl_ticket;
 
 /* The next one from (*at, *leaf) on, which move past it; `leaf` counts in this rank's run of the batch. False when all

@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <string.h>
 
+#include "sampler.h"
+
 enum { ALIGN = 64, RUN_BYTES = 256 << 10, TICKETS_MOST = 16384 };
 
 static uint64_t rounded(uint64_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
@@ -234,6 +236,7 @@ static tr_status start_fetch(dl_ring *ring, const dl_ring_size *size, tr_error *
   fetch->ticket_capacity = size->row_capacity < TICKETS_MOST ? size->row_capacity : TICKETS_MOST;
   fetch->mean_bytes = stored_bytes / tr_dataset_size(dataset);
   fetch->first_rows = dl_plan_run_max(&ring->plan) * ring->plan.micro_batch;
+  fetch->round = dl_sampler_round(ring->sampler);
   fetch->lock = &ring->lock;
   fetch->work = &ring->work;
   ring->fetches = true;

@@ -1,11 +1,12 @@
 /* The order of samples: a pure function of (seed, epoch, index, mode), never of the number of workers.
  *
- * TR_SHUFFLE_STREAMS: the blocks are permuted and laid end to end in one list, each permuted in itself; the list is cut
- * into streams of equal length, counted in samples, wherever the cuts fall. Samples are drawn from the streams in turn
- * (draw t is stream t % streams, offset t / streams), a batch is the next batch_size draws, and its rows are sorted by
- * stream. So a stream reads one block after the other, contiguous rows come from contiguous streams, a rank that takes a
- * run of rows keeps to its own few shards, and the position of any row is computed without walking there. */
-#include <trainrun/dataloader.h>
+ * TR_SHUFFLE_STREAMS: the blocks are permuted and laid end to end in one list; the list is cut into streams of equal
+ * length, counted in samples, wherever the cuts fall; inside a stream, windows are permuted (or, without windows, each block
+ * in itself). Samples are drawn from the streams in turn (draw t is stream t % streams, offset t / streams), a batch is the
+ * next batch_size draws, and its rows are sorted by stream. So a stream reads one window after the other, all streams end
+ * theirs at the same draw, contiguous rows come from contiguous streams, a rank that takes a run of rows keeps to its own few
+ * shards, and the position of any row is computed without walking there. */
+#include "sampler.h"
 
 #include <string.h>
 
@@ -16,6 +17,8 @@ enum {
   /* Streams of a handful of samples would shuffle nothing: where there is less data there are fewer streams. */
   STREAM_SAMPLES_MIN = 64
 };
+/* Numbers of permutations have so many bits. */
+#define NUMBER_MASK (((uint64_t)1 << 56) - 1)
 
 struct tr_sampler {
   const tr_allocator *allocator;
@@ -24,7 +27,7 @@ struct tr_sampler {
   uint64_t batch_size;
   uint64_t samples;
   uint64_t streams;
-  uint64_t window; /* 0: whole blocks */
+  uint64_t window; /* 0: blocks are permuted instead */
   size_t block_count;
   uint64_t *block_first; /* [block_count + 1] id of the first sample of each block */
 
@@ -150,8 +153,23 @@ static place place_of(const tr_sampler *sampler, uint64_t position) {
   return (place){.stream = low, .offset = drawn + row - rows_before};
 }
 
-/* Which block of the list a position lies in. */
-static size_t block_at(const tr_sampler *sampler, uint64_t index) {
+/* Where in the list the sample stands that a stream delivers at `offset`: its window is permuted in itself. */
+static uint64_t list_index(const tr_sampler *sampler, place at) {
+  const uint64_t first = drawn_before(sampler, at.stream, sampler->samples);
+  if (sampler->window == 0) return first + at.offset;
+  const uint64_t length = drawn_before(sampler, at.stream + 1, sampler->samples) - first;
+  const uint64_t window = at.offset / sampler->window;
+  const uint64_t window_first = window * sampler->window;
+  const uint64_t window_size = length - window_first < sampler->window ? length - window_first : sampler->window;
+  const uint64_t number = (at.stream << 32 | (window & 0xFFFFFFFFu)) & NUMBER_MASK;
+  const dl_permutation shuffled = dl_permutation_of(sampler->seed, sampler->epoch, DL_SHUFFLED_WINDOW, number,
+                                                    window_size);
+  return first + window_first + dl_permute(&shuffled, at.offset - window_first);
+}
+
+/* The sample at a position of the list. Without windows its block is permuted in itself, by the number of its first
+ * sample. */
+static uint64_t id_at(const tr_sampler *sampler, uint64_t index) {
   size_t low = 0, high = sampler->block_count;
   while (high - low > 1) {
     const size_t middle = low + (high - low) / 2;
@@ -161,29 +179,21 @@ static size_t block_at(const tr_sampler *sampler, uint64_t index) {
       high = middle;
     }
   }
-  return low;
+  const uint64_t block = sampler->list_block[low], offset = index - sampler->list_first[low];
+  const uint64_t first = sampler->block_first[block];
+  if (sampler->window > 0) return first + offset;
+  const dl_permutation shuffled = dl_permutation_of(sampler->seed, sampler->epoch, DL_SHUFFLED_WINDOW,
+                                                    first & NUMBER_MASK, sampler->block_first[block + 1] - first);
+  return first + dl_permute(&shuffled, offset);
 }
 
-/* The sample at a position of the list: its block, or the window of it, is permuted in itself. The first id of what is
- * permuted tells it from all others. */
-static uint64_t id_at(const tr_sampler *sampler, uint64_t index) {
-  const size_t at = block_at(sampler, index);
-  const uint64_t block = sampler->list_block[at], offset = index - sampler->list_first[at];
-  uint64_t first = sampler->block_first[block];
-  uint64_t size = sampler->block_first[block + 1] - first;
-  const uint64_t skipped = sampler->window > 0 ? offset / sampler->window * sampler->window : 0;
-  first += skipped;
-  size -= skipped;
-  if (sampler->window > 0 && size > sampler->window) size = sampler->window;
-  const dl_permutation shuffled = dl_permutation_of(sampler->seed, sampler->epoch, DL_SHUFFLED_WINDOW,
-                                                    first & 0xFFFFFFFFFFFFFFu, size);
-  return first + dl_permute(&shuffled, offset - skipped);
+uint64_t dl_sampler_round(const tr_sampler *sampler) {
+  return sampler->shuffle == TR_SHUFFLE_STREAMS ? sampler->window * sampler->streams : 0;
 }
 
 uint64_t tr_sampler_at(tr_sampler *sampler, uint64_t epoch, uint64_t position) {
   if (sampler->shuffle == TR_SHUFFLE_NONE || position >= sampler->samples) return position;
   enter_epoch(sampler, epoch);
   if (sampler->shuffle == TR_SHUFFLE_FULL) return dl_permute(&sampler->all, position);
-  const place at = place_of(sampler, position);
-  return id_at(sampler, drawn_before(sampler, at.stream, sampler->samples) + at.offset);
+  return id_at(sampler, list_index(sampler, place_of(sampler, position)));
 }

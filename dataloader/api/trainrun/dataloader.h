@@ -174,7 +174,7 @@ typedef struct tr_sampler_options {
   uint64_t seed;
   tr_shuffle shuffle;
   uint64_t streams;              /* of TR_SHUFFLE_STREAMS; 0: 64; fewer where a stream would have under 64 samples */
-  uint64_t window;               /* samples of a block shuffled together; 0: the whole block */
+  uint64_t window;               /* samples of a stream shuffled together; 0: each block in itself */
   const uint64_t *block_samples; /* copied */
   size_t block_count;
   uint64_t batch_size;
