@@ -59,7 +59,8 @@ typedef struct dl_extent {
 } dl_extent;
 
 typedef enum dl_packed_state {
-  DL_PACKED_ARRIVING = 0,
+  DL_PACKED_PLANNED = 0, /* has no extent yet */
+  DL_PACKED_ARRIVING,
   DL_PACKED_HERE,
   DL_PACKED_UNPACKING, /* `data` is the unpacking thread's */
   DL_PACKED_READY      /* or it failed: status */

@@ -159,7 +159,9 @@ static void publish(dl_fetch *fetch, const group_plan *plan) {
     const uint32_t extent = (uint32_t)((first_extent + fetch->wants[i].span) % fetch->extent_capacity);
     fetch->extents[extent].users++;
     if (fetch->want_rows[i] & PACKED_WANT) {
-      fetch->packed[fetch->want_rows[i] & ~PACKED_WANT].extent = extent;
+      dl_packed *packed = &fetch->packed[fetch->want_rows[i] & ~PACKED_WANT];
+      packed->extent = extent;
+      packed->state = DL_PACKED_ARRIVING;
     } else {
       dl_row *row = dl_fetch_row(fetch, fetch->rows_planned + fetch->want_rows[i]);
       row->unit = extent;
