@@ -113,7 +113,8 @@ static tr_status open_part(tr_part_file *file, const tr_object_info *info, tr_er
 
 tr_status part_file_open(tr_part_file *file, const char *path, const tr_object_info *info, uint64_t chunk,
                          tr_error *error) {
-  *file = (tr_part_file){.path = path, .descriptor = -1, .state_descriptor = -1, .direct = -1, .bytes = info->bytes, .chunk = chunk};
+  *file = (tr_part_file){
+      .path = path, .descriptor = -1, .state_descriptor = -1, .direct = -1, .bytes = info->bytes, .chunk = chunk};
   file->ranges = (info->bytes + chunk - 1) / chunk;
   if ((size_t)snprintf(file->part, sizeof file->part, "%s.part", path) >= sizeof file->part ||
       (size_t)snprintf(file->state, sizeof file->state, "%s.part.state", path) >= sizeof file->state) {
