@@ -230,9 +230,9 @@ static void print_text(const probe *p) {
   printf("%-18s %s (%s)\n", "url", p->at.url, p->store_name);
   if (p->is_s3) {
     printf("%-18s %s, region %s\n", "endpoint", s3->endpoint, s3->region);
-    s3->access_key[0] == '\0'
+    s3->key_id[0] == '\0'
         ? printf("%-18s none, requests are not signed\n", "key")
-        : printf("%-18s %s, from %s\n", "key", s3->access_key, s3->keys_from[0] != '\0' ? s3->keys_from : "its source");
+        : printf("%-18s %s, from %s\n", "key", s3->key_id, s3->keys_from[0] != '\0' ? s3->keys_from : "its source");
   }
   print_answer("list", &p->list);
   if (p->list.status == TR_OK) printf("%-18s %.1f ms\n", "  answers in", p->list_ms);
@@ -282,7 +282,7 @@ static void print_json(const probe *p) {
   if (p->is_s3) {
     const char *const texts[][2] = {{"endpoint", p->s3.endpoint},
                                     {"region", p->s3.region},
-                                    {"access_key", p->s3.access_key},
+                                    {"access_key", p->s3.key_id},
                                     {"keys_from", p->s3.keys_from}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
       tr_write_text(&out, ", \"%s\": ", texts[i][0]);

@@ -15,10 +15,7 @@ static void show(const char *from, char *text, size_t capacity) {
   text[bytes] = '\0';
 }
 
-/* The first letters of the key id: enough to know it by, and no harm done where somebody put the secret in its place. ""
- * for a store that does not sign. */
-static void show_key_id(const s3_slot *slot, char *text, size_t capacity) {
-  s3_store *store = slot->store;
+void s3_message_key_id(s3_store *store, char *text, size_t capacity) {
   char first[8] = "", shown[8];
   pthread_mutex_lock(&store->lock);
   if (store->sign) snprintf(first, sizeof first, "%.4s", store->credentials.access_key);
@@ -57,7 +54,7 @@ static tr_status redirected(const s3_slot *slot, const char *name, const char *r
 
 static tr_status denied(const s3_slot *slot, const char *name, const s3_error_answer *answer, tr_error *error) {
   char id[130], words[200];
-  show_key_id(slot, id, sizeof id);
+  s3_message_key_id(slot->store, id, sizeof id);
   show(answer->message, words, sizeof words);
   const char *endpoint = slot->store->endpoint;
   if (id[0] == '\0') {

@@ -288,6 +288,9 @@ tr_status s3_message_refused(const s3_slot *slot, const s3_error_answer *answer,
 tr_status s3_message_body(const s3_slot *slot, tr_error *error);
 tr_status s3_message_transport(const s3_slot *slot, CURLcode code, tr_error *error);
 s3_kind s3_message_classify_transport(CURLcode code);
+/* The first letters of the key id: enough to know it by, and no harm done where somebody put the secret in its place. ""
+ * for a store that does not sign. */
+void s3_message_key_id(s3_store *store, char *text, size_t capacity);
 /* "s3://bucket/key" */
 void s3_message_name(const s3_store *store, const char *key, char *text, size_t capacity);
 

@@ -184,9 +184,9 @@ tr_status tr_store_s3_describe(const tr_store *store, tr_s3_description *descrip
   tr_s3_description made = {.struct_bytes = sizeof made};
   snprintf(made.endpoint, sizeof made.endpoint, "%s", of->base);
   snprintf(made.region, sizeof made.region, "%s", of->region);
+  s3_message_key_id(of, made.key_id, sizeof made.key_id);
   if (of->sign) {
     pthread_mutex_lock(&of->lock);
-    snprintf(made.access_key, sizeof made.access_key, "%s", of->credentials.access_key);
     snprintf(made.keys_from, sizeof made.keys_from, "%.95s", of->credentials.from);
     pthread_mutex_unlock(&of->lock);
   }

@@ -63,7 +63,8 @@ TR_API TR_MUST_USE tr_status tr_store_s3_stats(const tr_store *store, tr_s3_stat
 typedef struct tr_s3_description {
   size_t struct_bytes;
   char endpoint[512], region[64];
-  char access_key[256], keys_from[96]; /* "": requests are not signed; not said */
+  char key_id[16];    /* its first letters, "AKIA…"; "": requests are not signed */
+  char keys_from[96]; /* "": not said */
 } tr_s3_description;
 /* TR_ERR_INVALID where the store is not one of tr_store_s3_open. */
 TR_API TR_MUST_USE tr_status tr_store_s3_describe(const tr_store *store, tr_s3_description *description,
