@@ -152,6 +152,11 @@ def run(command, cwd=None, timeout=120, env=None):
     return Result(process.returncode, output.decode(errors="replace"), time.monotonic() - begun)
 
 
+def sanitized():
+    """Whether this build runs under a sanitizer, which makes the ends of processes long."""
+    return any(word in run(["ldd", TRAINRUN]).output for word in ("libasan", "libtsan"))
+
+
 def have(program):
     return any(os.access(os.path.join(folder, program), os.X_OK) for folder in os.environ["PATH"].split(":"))
 
