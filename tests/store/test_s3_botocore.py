@@ -7,6 +7,7 @@ import ctypes
 import http.server
 import os
 import re
+import subprocess
 import sys
 import threading
 import urllib.parse
@@ -22,6 +23,9 @@ except ImportError:
 BUILD = os.environ.get("TRAINRUN_BUILD_DIR", "build")
 if not os.path.exists(os.path.join(BUILD, "libtrainrun.so")):
     print("no libtrainrun.so in " + BUILD)
+    sys.exit(77)
+if re.search("lib[at]san", subprocess.run(["ldd", os.path.join(BUILD, "libtrainrun.so")], capture_output=True, text=True).stdout):
+    print("a library with a sanitizer is not loaded by a plain Python")
     sys.exit(77)
 LIBRARY = ctypes.CDLL(os.path.join(BUILD, "libtrainrun.so"))
 
