@@ -30,7 +30,8 @@ int64_t s3_answer_time(const char *text) {
   int milliseconds = 0;
   const int read = sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d.%3d", &utc.tm_year, &utc.tm_mon, &utc.tm_mday, &utc.tm_hour,
                           &utc.tm_min, &utc.tm_sec, &milliseconds);
-  if (read < 6 || utc.tm_year < 1970 || milliseconds < 0) return 0;
+  /* Nanoseconds in 64 bits end in 2262. */
+  if (read < 6 || utc.tm_year < 1970 || utc.tm_year > 2200 || milliseconds < 0) return 0;
   utc.tm_year -= 1900;
   utc.tm_mon -= 1;
   return (int64_t)timegm(&utc) * 1000000000 + (int64_t)milliseconds * 1000000;

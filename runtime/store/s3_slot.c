@@ -114,7 +114,7 @@ static void read_range_header(s3_reply *reply, const char *value) {
 
 static int64_t read_date(const s3_store *store, const char *value) {
   const time_t seconds = store->lib.getdate(value, NULL);
-  return seconds > 0 ? (int64_t)seconds * 1000000000 : 0;
+  return seconds > 0 && seconds < INT64_MAX / 1000000000 ? (int64_t)seconds * 1000000000 : 0;
 }
 
 static uint64_t read_retry_after(const s3_store *store, const char *value) {
