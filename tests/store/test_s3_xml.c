@@ -213,6 +213,7 @@ Test(xml, survives_ten_thousand_mutations) {
 Test(xml, reads_times_and_etags) {
   char etag[TR_ETAG_BYTES];
   cr_expect_eq(s3_answer_time("1970-01-01T00:00:01Z"), INT64_C(1000000000));
+  cr_expect_eq(s3_answer_time("9999-12-31T23:59:59Z"), 0, "it does not fit");
   cr_expect_eq(s3_answer_time("yesterday"), 0);
   cr_expect_eq(s3_answer_time(""), 0);
   cr_assert(s3_answer_etag("\"abc-2\"", 7, etag));
