@@ -19,7 +19,7 @@ static const char job_template[] =
     "workers-per-node = \"auto\"        # or a number; the flag --workers wins\n"
     "\n"
     "[data]\n"
-    "train = \"data/train-{000..003}.tar\"   # relative to this file; .tar, .csv or IDX (.gz)\n"
+    "train = \"data/train-{000..003}.tar\"   # or a folder, a list, s3://bucket/folder/; relative to this file\n"
     "# valid = \"data/valid.tar\"\n"
     "# fields = { image = \"png\", label = \"cls\" }\n"
     "batch-size = 128                 # of the whole job, whatever the number of workers\n"
