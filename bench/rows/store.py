@@ -37,7 +37,7 @@ def curl(server, folder, keys):
             "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--user", "%s:%s" % (server.access_key, server.secret_key), *urls]
 
 
-def files_rows(bench, server, keys, total):
+def files_rows(bench, server, keys):
     """Downloads and uploads of a prefix, to and from one folder."""
     with tempfile.TemporaryDirectory(dir=bench.folder.name) as folder:
         trainrun = os.path.join(bench.build, "trainrun")
@@ -56,7 +56,7 @@ def files_rows(bench, server, keys, total):
         yield Row("PUT 4 x 256 MiB from files to MinIO", "s", median(mine), median(with_s5), "s5cmd", False, None)
 
 
-def memory_rows(bench, server, keys, total):
+def memory_rows(bench, server, keys):
     cpu = []
 
     def read(command):
@@ -82,5 +82,5 @@ def rows(bench):
         body = random.Random(1).randbytes(64 << 20) * (BYTES >> 26)
         for key in keys:
             server.put("bench", "get/" + key, body)
-        yield from memory_rows(bench, server, keys, OBJECTS * BYTES)
-        yield from files_rows(bench, server, keys, OBJECTS * BYTES)
+        yield from memory_rows(bench, server, keys)
+        yield from files_rows(bench, server, keys)

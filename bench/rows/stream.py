@@ -11,14 +11,13 @@ from harness import AtMost, Row, Times, in_turn, median, peer_side, say
 from . import s3
 
 SHARDS, SAMPLES, BYTES, BATCH = 32, 512, 112000, 128
-EPOCHS = 1
 
 
 def ours(bench, url, first):
-    steps = SHARDS * SAMPLES * EPOCHS // BATCH
-    begun, lines = bench.run(bench.trainrun("--set", "program=" + bench.program("stream"), "--set", "data.train=" + url, "--set", "data.batch-size=%d" % BATCH,
-                                            "--set", "params.steps=%d" % steps,
-                                            os.path.join(bench.source, "stream.toml")))
+    steps = SHARDS * SAMPLES // BATCH
+    begun, lines = bench.run(bench.trainrun(
+        "--set", "program=" + bench.program("stream"), "--set", "data.train=" + url, "--set",
+        "data.batch-size=%d" % BATCH, "--set", "params.steps=%d" % steps, os.path.join(bench.source, "stream.toml")))
     lines = [line for line in lines if "first_ns" in line]
     first.append((max(line["first_ns"] for line in lines) - begun) / 1e9)
     seconds = max(line["seconds"] for line in lines)
