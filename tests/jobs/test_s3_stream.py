@@ -36,9 +36,9 @@ secret-key = { env = "RUNS_SECRET" }
 class Job(Folder):
     """Jobs of this test: packed samples in the bucket `data`, checkpoints in `runs`."""
 
-    def stream(self, name, data, runs, *lines):
+    def stream(self, name, data, runs, *lines, steps=STEPS):
         text = STORAGE % (data.endpoint, runs.endpoint)
-        path = self.job(name, train="steps = %d\nmicro-batch = 13" % STEPS, batch=BATCH,
+        path = self.job(name, train="steps = %d\nmicro-batch = 13" % steps, batch=BATCH,
                         checkpoint='every = "%d steps"\nurl = "s3://runs/jobs"' % (STEPS // 15),
                         metrics='log-every = "%d steps"' % STEPS)
         with open(path) as file:
@@ -60,13 +60,13 @@ def manifests(runs, name):
     return sum(key.endswith("manifest.json") for key in runs.list("runs", "jobs/%s/" % name))
 
 
-def cut(folder, runs, name, job, env, workers, chance):
-    """Starts, kills the launcher (-9) after some checkpoints and a moment; True where it was still at work."""
+def cut(folder, runs, name, job, env, workers, wanted, moment):
+    """Starts, kills the launcher (-9) after `wanted` checkpoints and a moment (seconds); True where it was still at work."""
     process = folder.start("--workers", workers, job, env=env)
-    wanted, end = chance.randrange(1, 5), time.monotonic() + 120
+    end = time.monotonic() + 120
     while process.poll() is None and manifests(runs, name) < wanted and time.monotonic() < end:
         time.sleep(0.02)
-    time.sleep(chance.random() / 2)
+    time.sleep(moment)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     return process.returncode == -signal.SIGKILL
@@ -86,7 +86,7 @@ def check(data, runs, tap):
 
     result = folder.run("--workers", 2, folder.stream("whole", data, runs), env=env, timeout=600)
     whole = folder.summary("whole")
-    expected = bits(whole)
+    expected, step = bits(whole), whole.get("time_s", 0) / STEPS
     tap.check(result.code == 0 and expected["samples"] == STEPS * BATCH,
               "a job trains from one server and has its checkpoints in another", result.output)
     for workers in (1, 3, 4):
@@ -102,15 +102,16 @@ def check(data, runs, tap):
     for number in range(CUTS):
         name, first, second = "cut-%d" % number, chance.randrange(1, 5), chance.randrange(1, 5)
         job = folder.stream(name, data, runs)
-        at_work = cut(folder, runs, name, job, env, first, chance)
+        at_work = cut(folder, runs, name, job, env, first, chance.randrange(1, 5), chance.random() * STEPS / 3 * step)
         result = folder.run("--workers", second, job, env=env, timeout=600)
         summary = folder.summary(name)
         tap.check(result.code == 0 and bits(summary) == expected and (not at_work or summary.get("resumed_step", 0) > 0),
                   "cut on %d workers, gone on with on %d from step %s: no sample lost or twice, the same bits" %
                   (first, second, summary.get("resumed_step")), "%s\n%s\n%s" % (expected, bits(summary), result.output))
 
-    job = folder.stream("changed", data, runs)
-    cut(folder, runs, "changed", job, env, 2, chance)
+    # A job that cannot be done before it is killed.
+    job = folder.stream("changed", data, runs, steps=1000 * STEPS)
+    cut(folder, runs, "changed", job, env, 2, 1, 0)
     shard = "train-%06d.tar" % (SAMPLES // SHARD_SAMPLES // 2)
     data.put("data", shard, data.get("data", shard.replace("%06d" % (SAMPLES // SHARD_SAMPLES // 2), "000000")))
     result = folder.run("--workers", 2, job, env=env)
