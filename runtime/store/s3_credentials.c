@@ -45,7 +45,7 @@ static void *thread_main(void *argument) {
   store->fetch_error = error;
   store->fetched = true;
   pthread_mutex_unlock(&store->lock);
-  store->lib.multi_wakeup(store->multi);
+  s3_sockets_wake(store);
   return NULL;
 }
 

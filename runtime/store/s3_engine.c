@@ -6,7 +6,7 @@
 
 #include "s3_private.h"
 
-enum { IDLE_POLL_MS = 1000, COMMIT_PATIENCE = 6 };
+enum { COMMIT_PATIENCE = 6 };
 
 static void push(s3_queue *queue, tr_store_request *request) {
   request->private_next = NULL;
@@ -110,23 +110,14 @@ static bool is_done(s3_store *store) {
 
 static void *thread_main(void *argument) {
   s3_store *store = argument;
-  for (;;) {
-    int running = 0;
-    schedule(store);
-    store->lib.multi_perform(store->multi, &running);
+  for (uint64_t next = 0;;) {
+    s3_sockets_run(store, next);
     take_messages(store);
     const uint64_t now = s3_now(store);
     s3_credentials_poll(store, now);
-    const uint64_t next = look_at_slots(store, now);
+    next = look_at_slots(store, now);
     schedule(store);
     if (is_done(store)) return NULL;
-    int wait_ms = IDLE_POLL_MS;
-    if (next <= now) {
-      wait_ms = 0;
-    } else if (next - now < (uint64_t)IDLE_POLL_MS * 1000000) {
-      wait_ms = (int)((next - now) / 1000000) + 1;
-    }
-    store->lib.multi_poll(store->multi, NULL, 0, wait_ms, NULL);
   }
 }
 
@@ -150,7 +141,7 @@ tr_status s3_engine_submit(s3_store *store, tr_store_request *request, tr_error 
   if (code == 0) push(&store->inbox[request->priority], request);
   pthread_mutex_unlock(&store->lock);
   if (code != 0) return tr_fail_errno(error, TR_ERR_IO, code, "s3: starting a thread");
-  store->lib.multi_wakeup(store->multi);
+  s3_sockets_wake(store);
   return TR_OK;
 }
 
@@ -166,6 +157,7 @@ tr_status s3_engine_init(s3_store *store, tr_error *error) {
   store->multi = store->lib.multi_init();
   if (store->multi == NULL) return tr_fail_memory(error, "libcurl", 1);
   store->lib.multi_setopt(store->multi, CURLMOPT_MAXCONNECTS, (long)store->connections);
+  TR_TRY(s3_sockets_open(store, error));
   TR_TRY(s3_slot_init(store, &store->slots[0], error));
   store->slot_count = 1;
   return TR_OK;
@@ -177,11 +169,12 @@ void s3_engine_fini(s3_store *store) {
   const bool started = store->started;
   pthread_mutex_unlock(&store->lock);
   if (started) {
-    store->lib.multi_wakeup(store->multi);
+    s3_sockets_wake(store);
     pthread_join(store->thread, NULL);
   }
   for (uint32_t i = 0; i < store->slot_count; i++) s3_slot_fini(&store->slots[i]);
-  if (store->multi != NULL) store->lib.multi_cleanup(store->multi);
+  if (store->multi != NULL) store->lib.multi_cleanup(store->multi); /* which still tells of sockets */
+  s3_sockets_close(store);
   tr_free(store->allocator, store->jobs);
   tr_free(store->allocator, store->slots);
 }

@@ -25,10 +25,8 @@
   X(multi_setopt)                                                                                                      \
   X(multi_add_handle)                                                                                                  \
   X(multi_remove_handle)                                                                                               \
-  X(multi_perform)                                                                                                     \
   X(multi_info_read)                                                                                                   \
-  X(multi_poll)                                                                                                        \
-  X(multi_wakeup)
+  X(multi_socket_action)
 
 #define S3_CRYPTO_FUNCTIONS(X)                                                                                         \
   X(EVP_Q_digest)                                                                                                      \

@@ -220,8 +220,10 @@ struct s3_store {
 
   /* The engine's. */
   CURLM *multi;
-  s3_slot *slots;      /* room for as many as connections, */
-  uint32_t slot_count; /* of which so many were ever needed */
+  int epoll_fd, wake_fd; /* -1: none yet */
+  uint64_t curl_due_ns;  /* when libcurl wants to be asked, whatever the sockets say; UINT64_MAX: never */
+  s3_slot *slots;        /* room for as many as connections, */
+  uint32_t slot_count;   /* of which so many were ever needed */
   s3_job *jobs;
   uint32_t job_count;
   s3_job *active_head[2], *active_tail[2];
@@ -250,6 +252,14 @@ static inline uint64_t s3_now(const s3_store *store) { return tr_clock_now_ns(st
 tr_status s3_engine_init(s3_store *store, tr_error *error);
 void s3_engine_fini(s3_store *store);
 tr_status s3_engine_submit(s3_store *store, tr_store_request *request, tr_error *error);
+
+/* s3_sockets.c: from s3_engine_init on. */
+tr_status s3_sockets_open(s3_store *store, tr_error *error);
+void s3_sockets_close(s3_store *store);
+/* Sleeps until then, or something happens, and lets libcurl do what there is to do. */
+void s3_sockets_run(s3_store *store, uint64_t until_ns);
+/* Ends the sleep; from any thread. */
+void s3_sockets_wake(s3_store *store);
 
 /* s3_ask.c: blocks; not from the engine's thread. */
 tr_status s3_ask_run(s3_store *store, s3_ask *ask, tr_error *error);

@@ -137,6 +137,7 @@ tr_status tr_store_s3_open(const tr_store_s3_options *options, tr_store **out, t
   store->log = options->log;
   store->source = options->credentials;
   store->sign = options->credentials.get != NULL;
+  store->epoll_fd = store->wake_fd = -1;
   pthread_mutex_init(&store->lock, NULL);
   pthread_cond_init(&store->answered, NULL);
   read_limits(store, options);
