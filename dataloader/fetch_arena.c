@@ -45,15 +45,31 @@ uint64_t dl_fetch_arena_room(const dl_fetch_arena *arena) {
   return behind > before ? behind : before;
 }
 
-uint8_t *dl_fetch_arena_take(dl_fetch_arena *arena, uint64_t bytes, size_t *end) {
+/* Where a piece of this length begins, and in *end where the next one would. */
+static size_t place(const dl_fetch_arena *arena, size_t bytes, size_t *end) {
+  const size_t head = arena->pieces > 0 ? arena->head : 0, half = arena->capacity / 2 / DL_FETCH_ALIGN * DL_FETCH_ALIGN;
   uint64_t behind, before;
   free_parts(arena, &behind, &before);
-  const size_t rounded = (size_t)dl_fetch_rounded(bytes);
-  size_t begin = arena->pieces > 0 ? arena->head : 0;
-  if (rounded > behind) begin = 0;
+  if (bytes > half / 2 && bytes <= half) {
+    if (head <= half && half - head + bytes <= behind) {
+      *end = head + behind;
+      return half;
+    }
+    if (before >= half) {
+      *end = half;
+      return 0;
+    }
+  }
+  const size_t begin = bytes > behind ? 0 : head;
+  *end = begin + bytes;
+  return begin;
+}
+
+uint8_t *dl_fetch_arena_take(dl_fetch_arena *arena, uint64_t bytes, size_t *end) {
+  const size_t begin = place(arena, (size_t)dl_fetch_rounded(bytes), end);
   if (arena->pieces == 0) arena->tail = begin;
   arena->pieces++;
-  arena->head = *end = begin + rounded;
+  arena->head = *end;
   return arena->bytes + begin;
 }
 
