@@ -117,8 +117,17 @@ static void collect(dl_fetch *fetch, uint64_t first, uint64_t rows, group_plan *
   plan->wants = round_wants;
 }
 
+/* Keeps about `part` of the group's rows, up to the end of a round if there is one, else less, so that it fits now. */
+static void shorten(dl_fetch *fetch, uint64_t first, double part, group_plan *plan) {
+  uint64_t rows = (uint64_t)((double)plan->rows * part);
+  while (rows > 0 && !dl_fetch_row(fetch, first + rows - 1)->ends_round) rows--;
+  if (rows == 0) rows = (uint64_t)((double)plan->rows * part * 7 / 8);
+  plan->rows = rows > 0 ? rows : 1;
+  while (plan->wants > 0 && fetch->want_rows[plan->wants - 1] >= plan->rows) plan->wants--;
+}
+
 /* Merges what is wanted; where that is too long, because gaps are read, or in too many spans, with fewer rows. */
-static void merge(dl_fetch *fetch, group_plan *plan) {
+static void merge(dl_fetch *fetch, uint64_t first, group_plan *plan) {
   const bool read_over = fetch->packed_count == 0;
   for (;;) {
     plan->spans = plan->wants > 0
@@ -129,9 +138,7 @@ static void merge(dl_fetch *fetch, group_plan *plan) {
     if ((plan->bytes <= plan->most && plan->spans <= plan->spans_most) || plan->wants <= 1 || !read_over) return;
     double part = (double)plan->most / (double)plan->bytes;
     if (part * (double)plan->spans > (double)plan->spans_most) part = (double)plan->spans_most / (double)plan->spans;
-    const size_t fewer = (size_t)((double)plan->wants * part * 7 / 8);
-    plan->wants = fewer > 0 ? fewer : 1;
-    plan->rows = fetch->want_rows[plan->wants - 1] + 1;
+    shorten(fetch, first, part, plan);
   }
 }
 
@@ -227,7 +234,7 @@ bool dl_fetch_plan_group(dl_fetch *fetch) {
   if (walked < planned + rows) walked = walk(fetch, walked, planned + rows, tickets_most, &tickets);
   const uint64_t known = walked - planned;
   collect(fetch, planned, known < rows ? known : rows, &plan);
-  merge(fetch, &plan);
+  merge(fetch, planned, &plan);
   pthread_mutex_lock(fetch->lock);
   fetch->rows_walked = walked;
   fetch->tickets_walked = tickets;

@@ -409,6 +409,24 @@ Test(fetch, neighbours_are_read_together) {
   end_world(w);
 }
 
+/* What is read ahead goes by whole windows of the order, though rounds of them are never quite as long. */
+Test(fetch, no_window_is_read_in_two_requests) {
+  enum { SAMPLES = 8192, EPOCHS = 6, WINDOWS = SAMPLES / 128 };
+  world *w = make_world(SAMPLES, 2, 3000);
+  w->settings.gets = 0;
+  tr_loader_options options = defaults(w);
+  options.streams = 4;
+  options.batch_size = options.micro_batch = 64;
+  options.epochs = EPOCHS;
+  options.prefetch_bytes = 15 << 20; /* half of it is three rounds and a little */
+  tr_loader *loader = open_loader(&options);
+  deliver(loader, &options, SAMPLES, UINT64_MAX, NULL, NULL, NULL);
+  tr_loader_close(loader);
+  /* And some for the first ones, which begin small. */
+  cr_assert_lt(w->settings.gets, EPOCHS * WINDOWS + 40, "%llu requests", (unsigned long long)w->settings.gets);
+  end_world(w);
+}
+
 /* A latency of 20 ms and 480 requests one after the other would be ten seconds. */
 Test(fetch, more_requests_are_under_way_where_each_waits_long) {
   world *w = make_world(480, 2, 60000);
