@@ -45,7 +45,9 @@ uint64_t dl_fetch_arena_room(const dl_fetch_arena *arena) {
   return behind > before ? behind : before;
 }
 
-/* Where a piece of this length begins, and in *end where the next one would. */
+/* Where a piece of this length begins, and in *end where the next one would. What is longer than a quarter gets a whole half
+ * where one is free: the groups of a steady job are never quite as long as each other, and none should find a place that is
+ * a little too short. */
 static size_t place(const dl_fetch_arena *arena, size_t bytes, size_t *end) {
   const size_t head = arena->pieces > 0 ? arena->head : 0, half = arena->capacity / 2 / DL_FETCH_ALIGN * DL_FETCH_ALIGN;
   uint64_t behind, before;
