@@ -170,10 +170,9 @@ void dl_fetch_release(dl_fetch *fetch, uint32_t number) {
   fetch->groups[extent->group].extents_left--;
   bool freed = false;
   while (fetch->groups_begin < fetch->groups_end) {
-    const dl_fetch_group *oldest = &fetch->groups[fetch->groups_begin % DL_FETCH_GROUPS];
-    if (oldest->extents_left > 0) break;
-    dl_fetch_arena_give_back(&fetch->arena, oldest->arena_end);
+    if (fetch->groups[fetch->groups_begin % DL_FETCH_GROUPS].extents_left > 0) break;
     fetch->groups_begin++;
+    dl_fetch_arena_give_back(&fetch->arena, fetch->groups[fetch->groups_begin % DL_FETCH_GROUPS].arena_begin);
     freed = true;
   }
   if (!freed) return;

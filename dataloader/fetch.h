@@ -81,7 +81,7 @@ typedef struct dl_packed {
 typedef struct dl_fetch_group {
   uint64_t first_extent;
   uint32_t extents_left; /* not released */
-  size_t arena_end;
+  size_t arena_begin;
 } dl_fetch_group;
 
 typedef struct dl_fetch dl_fetch;

@@ -45,37 +45,28 @@ uint64_t dl_fetch_arena_room(const dl_fetch_arena *arena) {
   return behind > before ? behind : before;
 }
 
-/* Where a piece of this length begins, and in *end where the next one would. What is longer than a quarter gets a whole half
- * where one is free: the groups of a steady job are never quite as long as each other, and none should find a place that is
- * a little too short. */
-static size_t place(const dl_fetch_arena *arena, size_t bytes, size_t *end) {
+/* Where a piece of this length begins. What is longer than a quarter begins at a half where that is free: the groups of a
+ * steady job are never quite as long as each other, and none should find a place that is a little too short. */
+static size_t place(const dl_fetch_arena *arena, size_t bytes) {
   const size_t head = arena->pieces > 0 ? arena->head : 0, half = arena->capacity / 2 / DL_FETCH_ALIGN * DL_FETCH_ALIGN;
   uint64_t behind, before;
   free_parts(arena, &behind, &before);
   if (bytes > half / 2 && bytes <= half) {
-    if (head <= half && half - head + bytes <= behind) {
-      *end = head + behind;
-      return half;
-    }
-    if (before >= half) {
-      *end = half;
-      return 0;
-    }
+    if (head <= half && half - head + bytes <= behind) return half;
+    if (before >= half) return 0;
   }
-  const size_t begin = bytes > behind ? 0 : head;
-  *end = begin + bytes;
+  return bytes > behind ? 0 : head;
+}
+
+size_t dl_fetch_arena_take(dl_fetch_arena *arena, uint64_t bytes) {
+  const size_t rounded = (size_t)dl_fetch_rounded(bytes), begin = place(arena, rounded);
+  if (arena->pieces == 0) arena->tail = begin;
+  arena->pieces++;
+  arena->head = begin + rounded;
   return begin;
 }
 
-uint8_t *dl_fetch_arena_take(dl_fetch_arena *arena, uint64_t bytes, size_t *end) {
-  const size_t begin = place(arena, (size_t)dl_fetch_rounded(bytes), end);
-  if (arena->pieces == 0) arena->tail = begin;
-  arena->pieces++;
-  arena->head = *end;
-  return arena->bytes + begin;
-}
-
-void dl_fetch_arena_give_back(dl_fetch_arena *arena, size_t end) {
+void dl_fetch_arena_give_back(dl_fetch_arena *arena, size_t next) {
   arena->pieces--;
-  arena->tail = end;
+  arena->tail = next;
 }

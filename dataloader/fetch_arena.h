@@ -23,10 +23,10 @@ tr_status dl_fetch_arena_init(dl_fetch_arena *arena, const tr_allocator *allocat
 void dl_fetch_arena_fini(dl_fetch_arena *arena);
 /* The longest piece that could be taken now. */
 uint64_t dl_fetch_arena_room(const dl_fetch_arena *arena);
-/* There must be room. *end is what dl_fetch_arena_give_back wants. */
-uint8_t *dl_fetch_arena_take(dl_fetch_arena *arena, uint64_t bytes, size_t *end);
-/* The piece that was taken first of those that are, which ends at `end`. */
-void dl_fetch_arena_give_back(dl_fetch_arena *arena, size_t end);
+/* There must be room. Where the piece begins in the block. */
+size_t dl_fetch_arena_take(dl_fetch_arena *arena, uint64_t bytes);
+/* The piece that was taken first of those that are; the one after it, if there is one, begins at `next`. */
+void dl_fetch_arena_give_back(dl_fetch_arena *arena, size_t next);
 /* A larger block, for a sample that fits in no other way; nothing may be taken. */
 tr_status dl_fetch_arena_grow(dl_fetch_arena *arena, uint64_t capacity, tr_error *error);
 

@@ -148,7 +148,8 @@ static void publish(dl_fetch *fetch, const group_plan *plan) {
   const uint64_t first_extent = fetch->extents_end;
   if (plan->spans > 0) {
     dl_fetch_group *group = &fetch->groups[fetch->groups_end % DL_FETCH_GROUPS];
-    uint8_t *bytes = dl_fetch_arena_take(&fetch->arena, plan->bytes, &group->arena_end);
+    group->arena_begin = dl_fetch_arena_take(&fetch->arena, plan->bytes);
+    uint8_t *bytes = fetch->arena.bytes + group->arena_begin;
     group->extents_left = (uint32_t)plan->spans;
     group->first_extent = first_extent;
     for (size_t i = 0; i < plan->spans; i++) {
