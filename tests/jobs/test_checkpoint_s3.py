@@ -74,9 +74,9 @@ def check_server(server, folder, expected):
     tap.check(result.code == 0 and not any("step-10" in key for key in keys_of(server, "bucket-" + label)), label + ": ckpt rm", result.output)
 
 
-def check_kills(server, folder, expected):
+def check_kills(server, folder, expected, number):
     """The launcher killed after a checkpoint; on again with another number of workers."""
-    env, label = server.environment(), server.name
+    env, label = server.environment(), "%s-%d" % (server.name, number)
     job = folder.job("killed-" + label, train=STEPS, checkpoint=S3)
     process = folder.start("--workers", 2, job, env=env)
     seen = wait_for_checkpoint(server, "killed-" + label, process)
@@ -91,9 +91,9 @@ def check_kills(server, folder, expected):
     tap.check(not half and server.uploads("runs") == [], label + ": nothing half written is left", half)
 
 
-def check_outage(server, folder, expected):
+def check_outage(server, folder, expected, number):
     """The server killed while checkpoints are written, and back a moment later."""
-    env, label = server.environment(), server.name
+    env, label = server.environment(), "%s-%d" % (server.name, number)
     job = folder.job("outage-" + label, train=STEPS, checkpoint=S3.replace("2 steps", "1 step"))
     process = folder.start("--workers", 2, job, env=env)
     seen = wait_for_checkpoint(server, "outage-" + label, process)
@@ -132,9 +132,9 @@ for make in (servers.minio, servers.versitygw):
     with make() as server:
         check_server(server, folder, expected)
         check_large(server, folder)
-        for _ in range(5 if LONG else 1):
-            check_kills(server, folder, expected)
-            check_outage(server, folder, expected)
+        for number in range(5 if LONG else 1):
+            check_kills(server, folder, expected, number)
+            check_outage(server, folder, expected, number)
 result = folder.run("--workers", 1, folder.job("run-dir", text='run-dir = "s3://runs/x"', train=STEPS))
 tap.check(result.code not in (0, 124) and "run-dir" in result.output and "planned" in result.output, "a run-dir in a bucket is planned", result.output)
 tap.end()

@@ -58,10 +58,11 @@ class Place:
         return done
 
     def keys(self, name):
-        """The objects below, as another program sees them."""
+        """The objects below, as another program sees them; what a kill left of a put (docs/formats.md) is none."""
         found = []
         for folder, _, files in os.walk(os.path.join(self.root, name)):
-            found += [os.path.relpath(os.path.join(folder, file), os.path.join(self.root, name)) for file in files]
+            found += [os.path.relpath(os.path.join(folder, file), os.path.join(self.root, name)) for file in files
+                      if not file.startswith(".tmp-")]
         return sorted(key for key in found if not key.startswith(".trainrun/"))
 
     def content(self, name):
