@@ -323,7 +323,7 @@ Test(read, reads_large_and_small_tensors_once_in_large_runs_with_several_under_w
   const uint64_t data_bytes = ((uint64_t)LARGE_ELEMENTS + SMALL_TENSORS * SMALL_ELEMENTS) * sizeof(uint32_t);
   for (int saved = 1; saved <= 2; saved++) {
     for (int size = 1; size <= 3; size++) {
-      ts_faults faults = {0};
+      ts_faults faults = {.hold_ns = 20000000};
       tr_store *memory = model_store();
       save_large(memory, saved);
       tr_store *store = ts_fault_store(memory, true, &faults);

@@ -88,6 +88,7 @@ static void end_flight(ts_faults *faults) { __atomic_sub_fetch(&faults->in_fligh
 static void inner_done(tr_store_request *copy) {
   passed_on *passed = copy->user;
   tr_store_request *original = passed->original;
+  if (passed->store->faults->hold_ns > 0) tr_clock_sleep_ns(NULL, passed->store->faults->hold_ns);
   end_flight(passed->store->faults);
   finish(passed);
   free(passed);

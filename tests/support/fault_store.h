@@ -18,6 +18,7 @@ typedef struct ts_faults {
   uint64_t lose_put;   /* this put says OK and does nothing */
   uint64_t repeat_put; /* this put is done twice, as by one who did not hear the first answer; not for submitted ones */
   uint64_t delay_ns;   /* before every request */
+  uint64_t hold_ns;    /* how long a submitted one is under way at least, so that those beside it are seen */
 
   /* Counted by the store (relaxed atomics). */
   uint64_t gets, puts, heads, deletes, lists, commits, sweeps, any;
